@@ -1,0 +1,51 @@
+"""Every error the library raises on purpose.
+
+Each message has three parts: the value that was given, what is accepted, and what to do about it. All
+classes derive from :class:`HomoregError`, and each also derives from the built-in a caller would expect,
+so ``except ValueError`` and ``except OSError`` keep working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "HomoregError",
+    "ImageReadError",
+    "InputError",
+    "OutputError",
+    "UnknownNameError",
+    "WeightsError",
+]
+
+
+class HomoregError(Exception):
+    """Base class of every error raised on purpose by homoreg."""
+
+
+class InputError(HomoregError, ValueError):
+    """An argument has a value, type, shape or dtype that is not accepted."""
+
+
+class ImageReadError(InputError):
+    """An image cannot be read: missing, a directory, empty, truncated, or not an image."""
+
+
+class DataError(HomoregError, ValueError):
+    """A folder of pairs or a frozen data set is missing, empty or inconsistent."""
+
+
+class ConfigError(HomoregError, ValueError):
+    """A configuration has an unknown key, a missing key or a value of the wrong type."""
+
+
+class UnknownNameError(HomoregError, LookupError):
+    """A model, recipe or method name is not registered."""
+
+
+class WeightsError(HomoregError, ValueError):
+    """Weights are corrupt, incomplete, or do not fit the architecture they are loaded into."""
+
+
+class OutputError(HomoregError, OSError):
+    """A result cannot be written (no permission, disk full, not a folder)."""
