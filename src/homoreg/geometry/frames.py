@@ -5,6 +5,8 @@ Pixel centres are at integer coordinates, so resizing by ``s`` maps ``x`` to ``s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def resize_matrix(scale_x: float, scale_y: float, *, dtype: torch.dtype = torch.
     Parameters
     ----------
     scale_x, scale_y
-        New size over old size, positive.
+        New size over old size, positive and finite.
     dtype
         Of the result.
 
@@ -35,10 +37,10 @@ def resize_matrix(scale_x: float, scale_y: float, *, dtype: torch.dtype = torch.
     Raises
     ------
     InputError
-        If a factor is not positive.
+        If a factor is not positive and finite.
     """
-    if not (scale_x > 0 and scale_y > 0):
-        raise InputError(f"resize factors are {scale_x} and {scale_y}; both must be positive")
+    if not (0 < scale_x < math.inf and 0 < scale_y < math.inf):
+        raise InputError(f"resize factors are {scale_x} and {scale_y}; both must be positive and finite")
     return _matrix(scale_x, scale_y, 0.5 * scale_x - 0.5, 0.5 * scale_y - 0.5, dtype)
 
 
@@ -68,7 +70,14 @@ def fit_matrix(
     -------
     Tensor
         Shape (3, 3), source pixels to target pixels.
+
+    Raises
+    ------
+    InputError
+        If a side is not positive.
     """
+    if min(*source, *target) <= 0:
+        raise InputError(f"frames are {source} and {target} (width, height); every side must be positive")
     return resize_matrix(target[0] / source[0], target[1] / source[1], dtype=dtype)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,10 +36,11 @@ def _full_precision(function: Callable[Parameters, Result]) -> Callable[Paramete
 
     @wraps(function)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        first: Any = args[0]
-        if not torch.is_autocast_enabled(first.device.type):
+        given = (*args, *kwargs.values())
+        kind = next((value.device.type for value in given if isinstance(value, Tensor)), "cpu")
+        if not torch.is_autocast_enabled(kind):
             return function(*args, **kwargs)
-        with torch.autocast(first.device.type, enabled=False):
+        with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)
 
     return guarded
@@ -73,7 +74,8 @@ def image_corners(
 def _check_matrix(homography: Tensor) -> None:
     if homography.shape[-2:] != (3, 3):
         raise InputError(
-            f"homography has shape {tuple(homography.shape)}; expected (..., 3, 3): pass a batch of 3x3 matrices"
+            f"homography has shape {tuple(homography.shape)}; expected (..., 3, 3): pass one 3x3 matrix or "
+            "a batch of them"
         )
 
 
@@ -117,30 +119,41 @@ def normalize_homography(homography: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Same shape.
+        Same shape; infinite or NaN where the last entry is 0, which is where the origin maps to infinity.
+
+    Raises
+    ------
+    InputError
+        If the matrices are not 3x3.
     """
     _check_matrix(homography)
     return homography / homography[..., 2:, 2:]
 
 
 @_full_precision
-def compose(*homographies: Tensor) -> Tensor:
+def compose(first: Tensor, *others: Tensor) -> Tensor:
     """Product of homographies, applied from right to left, last entry 1.
 
     ``compose(A, B)`` maps a point through ``B`` first and then through ``A``.
 
     Parameters
     ----------
-    *homographies
-        At least one tensor of shape (..., 3, 3); batch shapes broadcast.
+    first, *others
+        Shape (..., 3, 3); batch shapes broadcast.
 
     Returns
     -------
     Tensor
         Shape (..., 3, 3).
+
+    Raises
+    ------
+    InputError
+        If a matrix is not 3x3.
     """
-    product = homographies[0]
-    for factor in homographies[1:]:
+    product = first
+    for factor in others:
+        _check_matrix(factor)
         product = product @ factor
     return normalize_homography(product)
 
@@ -159,7 +172,12 @@ def invert_homography(homography: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Same shape.
+        Same shape; infinite or NaN where the inverse has last entry 0.
+
+    Raises
+    ------
+    InputError
+        If the matrices are not 3x3.
     """
     _check_matrix(homography)
     rows = homography.unbind(-2)
@@ -185,6 +203,11 @@ def map_jacobian(homography: Tensor, points: Tensor) -> Tensor:
     -------
     Tensor
         Shape (..., N, 2, 2): ``d(u, v) / d(x, y)``.
+
+    Raises
+    ------
+    InputError
+        If the matrices are not 3x3.
     """
     mapped = transform_points(homography, points)
     h = homography.unsqueeze(-3)
@@ -214,7 +237,8 @@ def _dlt_rows(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _matrix_from_entries(entries: Tensor) -> Tensor:
     last = torch.ones_like(entries[..., :1])
-    return torch.cat([entries, last], dim=-1).unflatten(-1, (3, 3))
+    matrix: Tensor = torch.cat([entries, last], dim=-1).unflatten(-1, (3, 3))
+    return matrix
 
 
 @_full_precision
@@ -229,8 +253,9 @@ def homography_from_corners(source: Tensor, target: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape (..., 3, 3) with ``target ~ H @ source``, last entry 1. Degenerate corners give a matrix of
-        NaN or infinite entries rather than an exception, so that one bad member does not lose a batch.
+        Shape (..., 3, 3) with ``target ~ H @ source``, last entry 1. Degenerate corners give a matrix that
+        :func:`is_plausible` refuses (NaN, huge or singular) rather than an exception, so that one bad
+        member does not lose a batch.
 
     Raises
     ------
@@ -266,7 +291,8 @@ def _similarity(scale: Tensor, shift: Tensor) -> Tensor:
     """3x3 scaling then shift; scale (..., 1, 1), shift (..., 1, 2)."""
     s, (x, y) = scale[..., 0, 0], shift[..., 0, :].unbind(-1)
     zero, one = torch.zeros_like(s), torch.ones_like(s)
-    return torch.stack([s, zero, x, zero, s, y, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+    matrix: Tensor = torch.stack([s, zero, x, zero, s, y, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+    return matrix
 
 
 @_full_precision

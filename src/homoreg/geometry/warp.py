@@ -72,7 +72,8 @@ def pull(
     Returns
     -------
     pulled : Tensor
-        Shape (B, C, height, width), bilinear, zero outside.
+        Shape (B, C, height, width), the image's dtype, bilinear; beyond the outermost centres it fades to
+        zero within one cell.
     mask : Tensor
         Shape (B, 1, height, width), bool: True where the sample lies within the input's pixel centres.
     """
@@ -81,11 +82,16 @@ def pull(
     points = transform_points(homography, cell_centres(height, width, stride, homography))
     extent = homography.new_tensor([in_width * stride, in_height * stride])
     # A point at infinity must not reach the sampler: its gradient would be NaN.
-    points = torch.nan_to_num(points, nan=-1e4, posinf=1e4, neginf=-1e4).clamp(-1e4, 1e4)
+    far = max(1e4, 2.0 * stride * max(in_height, in_width))
+    points = torch.nan_to_num(points, nan=-far, posinf=far, neginf=-far).clamp(-far, far)
     margin = (stride - 1) / 2
     inside = ((points >= margin) & (points <= extent - 1 - margin)).all(-1)
-    grid = ((points + 0.5) / extent * 2 - 1).to(image.dtype).view(-1, height, width, 2)
-    pulled = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # Half precision would round the sampling points to a quarter of a pixel.
+    precise = torch.promote_types(image.dtype, torch.float32)
+    grid = ((points + 0.5) / extent * 2 - 1).to(precise).view(-1, height, width, 2)
+    pulled = F.grid_sample(
+        image.to(precise), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    ).to(image.dtype)
     return pulled, inside.view(-1, 1, height, width)
 
 

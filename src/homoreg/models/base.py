@@ -1,0 +1,117 @@
+"""The contract that every architecture keeps, and the estimate it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from homoreg.errors import InputError
+
+__all__ = ["HomographyEstimate", "HomographyModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class HomographyEstimate:
+    """What a model says of a batch of pairs.
+
+    Parameters
+    ----------
+    homography
+        Shape (B, 3, 3), float32 or float64, template px to search px, last entry 1.
+    stages
+        The homography after every stage or step, first to last; the last equals ``homography`` where the
+        estimate has not diverged.
+    covariance
+        Shape (B, 4, 2, 2), px**2 in the search frame: uncalibrated covariance of the mapped corners.
+    log_precision
+        Shape (B,): mean predicted log precision (in template px) of the last solve, uncalibrated. Larger is
+        more certain; it is comparable between pairs of the same template size.
+    diverged
+        Shape (B,), bool: the estimate was implausible and has been replaced by the centred square, see
+        :func:`~homoreg.geometry.square_prior`.
+    details
+        What an architecture keeps for its losses; its ``forward`` says what.
+    """
+
+    homography: Tensor
+    stages: list[Tensor]
+    covariance: Tensor
+    log_precision: Tensor
+    diverged: Tensor
+    details: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class HomographyModel(nn.Module, ABC):
+    """Base class of the architectures: ``model(template, search) -> HomographyEstimate``.
+
+    The template is the infrared image, (B, 3, n, n); the search image is the RGB image,
+    (B, 3, 3n/2, 3n/2). Both are in [0, 1] and of the floating-point type of the model's weights, which is
+    float32 unless the caller converts the model; n is a multiple of 32. The estimate maps template pixels
+    to search pixels.
+    """
+
+    architecture: ClassVar[str]
+    """Registered name of the architecture."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Any:
+        """The frozen dataclass this model was built from."""
+
+    @abstractmethod
+    def forward(self, template: Tensor, search: Tensor) -> HomographyEstimate:
+        """Estimate the homography from template pixels to search pixels.
+
+        Parameters
+        ----------
+        template
+            Shape (B, 3, n, n), in [0, 1], infrared.
+        search
+            Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB.
+
+        Raises
+        ------
+        InputError
+            If the shapes or the type do not fit.
+        """
+
+    def check_input(self, template: Tensor, search: Tensor) -> int:
+        """Return n after checking shapes and type.
+
+        Raises
+        ------
+        InputError
+            If the tensors are not (B, 3, n, n) and (B, 3, 3n/2, 3n/2) with B at least 1 and n a multiple
+            of 32, are not floats, or, without autocast, are of another type than the weights.
+        """
+        batch, n = (int(template.shape[0]), int(template.shape[-1])) if template.dim() == 4 else (0, 0)
+        expected = (batch, 3, n, n), (batch, 3, 3 * n // 2, 3 * n // 2)
+        fits = (tuple(template.shape), tuple(search.shape)) == expected
+        if not fits or batch == 0 or n == 0 or n % 32:
+            raise InputError(
+                f"{self.architecture} got a template of shape {tuple(template.shape)} and a search image of "
+                f"shape {tuple(search.shape)}; expected (B, 3, n, n) and (B, 3, 3n/2, 3n/2) with n a "
+                "multiple of 32: resize both, or call Registrar, which does"
+            )
+        if not (template.is_floating_point() and search.is_floating_point()):
+            raise InputError(
+                f"{self.architecture} got {template.dtype} and {search.dtype} images; expected floats in "
+                "[0, 1]: divide 8-bit images by 255"
+            )
+        own = next(self.parameters()).dtype
+        mixed = template.dtype != own or search.dtype != own
+        if mixed and not torch.is_autocast_enabled(template.device.type):
+            raise InputError(
+                f"{self.architecture} got {template.dtype} and {search.dtype} images and has {own} weights; "
+                f"expected one type: convert the images with .to({own})"
+            )
+        return n
+
+    @torch.no_grad()
+    def count_parameters(self) -> int:
+        """Return the number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,374 @@
+"""The m family: correlation, coarse to fine, with a precision-weighted solver in the loop.
+
+The design draws on published work: global matching by dual softmax (LoFTR, Sun et al., CVPR 2021),
+local correlation around the homography so far (IHN, Cao et al., CVPR 2022; RHWF, Cao et al., CVPR 2023),
+and a least squares solve with learnt weights in place of a fully connected head (as in the weighted
+direct linear transform of Koguciuk et al., arXiv 2108.07189). With ``p`` the cells of the template:
+
+1. ``S = <a(p), b(q)> * tau`` over all cells at 1/8; ``P = softmax_q(S)``; the expectation of ``q`` around the
+   peak of each row and the dual-softmax confidence give ``H0`` by robust weighted least squares.
+2. For each level (1/8, 1/4, 1/2) and step: the search features are pulled through ``H``; every template
+   cell is correlated with its neighbourhood; convolutions predict a residual flow ``d(p)`` and the scale
+   ``b(p)`` of a Laplace density. ``dH = argmin sum_p b(p)**-2 |dH p - (p + d(p))|**2`` and ``H <- H dH``.
+3. The normal matrix of the last solve is an information matrix; its inverse, pushed to the corners, is
+   the (uncalibrated) covariance of the estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from homoreg.errors import ConfigError, InputError
+from homoreg.geometry import (
+    cell_centres,
+    compose,
+    corner_covariance,
+    image_corners,
+    is_plausible,
+    map_jacobian,
+    pull,
+    solve_homography,
+    square_prior,
+    transform_points,
+)
+from homoreg.models.base import HomographyEstimate, HomographyModel
+from homoreg.models.layers import (
+    CrossAttention,
+    ResidualBlock,
+    conv_norm_relu,
+    local_correlation,
+    sine_encoding,
+)
+
+__all__ = ["FlowStep", "Guide", "M", "MConfig"]
+
+STRIDES = (8, 4, 2)
+Guide = Callable[[Tensor, int], Tensor]
+"""Training only: maps the homography at the entry of a level of given stride to the one to start from."""
+
+
+@dataclass(frozen=True)
+class MConfig:
+    """Sizes of an m network."""
+
+    width2: int = 24  # channels at 1/2
+    width4: int = 48  # channels at 1/4
+    width8: int = 96  # channels at 1/8
+    layers: int = 2  # pairs of self- and cross-attention at 1/8
+    heads: int = 4  # attention heads
+    hidden: tuple[int, int, int] = (96, 64, 32)  # channels of the refiners at 1/8, 1/4, 1/2
+    radius: tuple[int, int, int] = (4, 4, 2)  # correlation radius in cells at 1/8, 1/4, 1/2
+    steps: tuple[int, int, int] = (2, 3, 2)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
+
+    def __post_init__(self) -> None:
+        if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
+            raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
+        if min(self.layers, *self.radius, *self.steps) < 0:
+            raise ConfigError(f"{self} has a negative count; layers, radius and steps must be at least 0")
+        if self.width8 % 4 or self.width8 % self.heads:
+            raise ConfigError(
+                f"m config width8 is {self.width8} with {self.heads} heads; expected a multiple of 4 and of "
+                "the heads"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class FlowStep:
+    """One refinement step, kept for the losses.
+
+    ``start`` (B, 3, 3) is the homography the step began with, ``points`` (N, 2) the template's cell
+    centres in px, ``flow`` (B, N, 2) the predicted residual in template px, ``log_scale`` (B, N, 2) the log
+    of its Laplace scale, ``visible`` (B, N) whether the cell was seen, ``reach`` the window's radius in px.
+    """
+
+    start: Tensor
+    points: Tensor
+    flow: Tensor
+    log_scale: Tensor
+    visible: Tensor
+    reach: float
+
+
+class Encoder(nn.Module):
+    """Two stems (infrared, RGB) and one shared trunk; feature maps at 1/2, 1/4 and 1/8."""
+
+    def __init__(self, config: MConfig) -> None:
+        super().__init__()
+        w2, w4, w8 = config.width2, config.width4, config.width8
+        self.stems = nn.ModuleDict(
+            {
+                side: nn.Sequential(conv_norm_relu(3, w2, stride=2, kernel=5), ResidualBlock(w2))
+                for side in ("infrared", "rgb")
+            }
+        )
+        self.down4 = nn.Sequential(conv_norm_relu(w2, w4, stride=2), ResidualBlock(w4), ResidualBlock(w4))
+        self.down8 = nn.Sequential(conv_norm_relu(w4, w8, stride=2), ResidualBlock(w8), ResidualBlock(w8))
+        self.head8 = nn.Conv2d(w8, w8, 1)
+        self.head4 = nn.Conv2d(w4, w4, 1)
+        self.head2 = nn.Conv2d(w2, w2, 3, padding=1)
+        self.up4 = nn.Conv2d(w8, w4, 1)
+        self.up2 = nn.Conv2d(w4, w2, 1)
+
+    def forward(self, image: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (B, 3, n, n) to feature maps at 1/8, 1/4 and 1/2."""
+        f2 = self.stems[side](_standardize(image))
+        f4 = self.down4(f2)
+        f8 = self.down8(f4)
+        f4 = self.head4(f4) + _double(self.up4(f8))
+        f2 = self.head2(f2 + _double(self.up2(f4)))
+        return self.head8(f8), f4, f2
+
+
+def _standardize(image: Tensor) -> Tensor:
+    """Zero mean, unit deviation a channel; the floor keeps a constant image at zero."""
+    mean = image.mean(dim=(-2, -1), keepdim=True)
+    deviation = image.std(dim=(-2, -1), keepdim=True, correction=0)
+    standard = (image - mean) / (deviation + 0.02)
+    return standard.contiguous(memory_format=torch.channels_last)
+
+
+def _no_autocast(like: Tensor) -> torch.autocast:
+    """Context in which products of coordinates keep their precision; features may go without."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Refiner(nn.Module):
+    """From local correlations to a residual flow and its Laplace scale, per cell."""
+
+    def __init__(self, channels: int, hidden: int, radius: int, stride: int) -> None:
+        super().__init__()
+        self.radius, self.stride = radius, stride
+        window = (2 * radius + 1) ** 2
+        self.log_sharpness = nn.Parameter(torch.tensor(10.0).log())
+        self.net = nn.Sequential(
+            nn.Conv2d(window + channels, hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=2, dilation=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, 4, 1),
+        )
+
+    def forward(self, template: Tensor, search: Tensor, homography: Tensor) -> FlowStep:
+        """Look around the homography (B, 3, 3) so far; features (B, C, h, h) and (B, C, 3h/2, 3h/2)."""
+        height, width = template.shape[-2:]
+        pulled, mask = pull(search, homography, (height, width), stride=self.stride)
+        correlation = local_correlation(
+            F.normalize(template, dim=1), F.normalize(pulled, dim=1), self.radius
+        ).contiguous(memory_format=torch.channels_last)
+        out = self.net(torch.cat([3 * correlation, template], dim=1)).float()
+        shift = cell_centres(2 * self.radius + 1, 2 * self.radius + 1, 1, out) - self.radius
+        weights = torch.softmax(correlation.float() * self.log_sharpness.exp(), dim=1)
+        with _no_autocast(out):
+            expected = torch.einsum("bkhw,kc->bchw", weights, shift)
+        flow = (expected + out[:, :2]) * self.stride
+        log_scale = 4 * torch.tanh(out[:, 2:] / 4)
+        return FlowStep(
+            start=homography,
+            points=cell_centres(height, width, self.stride, out),
+            flow=flow.flatten(2).transpose(1, 2),
+            log_scale=log_scale.flatten(2).transpose(1, 2),
+            visible=mask.flatten(1),
+            reach=float(self.radius * self.stride),
+        )
+
+
+class M(HomographyModel):
+    """The flagship network; m70, m120 and m175 are snapshots of one training run of it.
+
+    Parameters
+    ----------
+    config
+        Sizes; the default has about 1.2 million parameters.
+    """
+
+    architecture = "m"
+
+    def __init__(self, config: MConfig | None = None) -> None:
+        super().__init__()
+        self._config = config or MConfig()
+        c = self._config
+        self.encoder = Encoder(c)
+        self.side = nn.Parameter(0.02 * torch.randn(2, c.width8))
+        self.self_attention = nn.ModuleList(CrossAttention(c.width8, c.heads) for _ in range(c.layers))
+        self.cross_attention = nn.ModuleList(CrossAttention(c.width8, c.heads) for _ in range(c.layers))
+        self.log_sharpness = nn.Parameter(torch.tensor(20.0).log())
+        self.refiners = nn.ModuleList(
+            Refiner(channels, hidden, radius, stride)
+            for channels, hidden, radius, stride in zip(
+                (c.width8, c.width4, c.width2), c.hidden, c.radius, STRIDES, strict=True
+            )
+        )
+        self._to_channels_last()
+
+    @torch.no_grad()
+    def _to_channels_last(self) -> None:
+        """Lay the convolutions out for the kernels that are fastest on a CPU and on a GPU."""
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def config(self) -> MConfig:
+        """The frozen dataclass this model was built from."""
+        return self._config
+
+    def forward(
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        steps: Sequence[int] | None = None,
+        guide: Guide | None = None,
+    ) -> HomographyEstimate:
+        """Estimate the homography from template pixels to search pixels.
+
+        Parameters
+        ----------
+        template
+            Shape (B, 3, n, n), in [0, 1], infrared.
+        search
+            Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB.
+        initial
+            Shape (B, 3, 3): start of the refinement. Without it, global matching gives the start.
+        steps
+            Refinement steps at 1/8, 1/4 and 1/2; the config's by default. Without any step there is no
+            prediction of precision: covariance and log precision then say nothing.
+        guide
+            Training only, see :data:`Guide`.
+
+        Returns
+        -------
+        HomographyEstimate
+            ``details`` holds ``scores`` (B, N, M) of the global matching, where it ran, and ``flows``, a list
+            of :class:`FlowStep`.
+
+        Raises
+        ------
+        InputError
+            If the shapes or the type do not fit, or ``steps`` are not three counts.
+        """
+        n = self.check_input(template, search)
+        steps = self._config.steps if steps is None else steps
+        if len(steps) != 3 or min(steps) < 0:
+            raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
+        if initial is not None and tuple(initial.shape) != (len(template), 3, 3):
+            raise InputError(
+                f"initial has shape {tuple(initial.shape)}; expected ({len(template)}, 3, 3), one matrix for "
+                "each pair"
+            )
+        infrared = self.encoder(template, "infrared")
+        rgb = self.encoder(search, "rgb")
+        details: dict[str, object] = {}
+        if initial is None:
+            scores = self._match(infrared[0], rgb[0])
+            initial = self._solve_matches(scores, n)
+            details["scores"] = scores
+        homography = initial.float()
+        prior = square_prior(n, dtype=torch.float32).to(homography.device).expand_as(homography)
+        stages, flows = [homography], []
+        information = torch.eye(8, device=homography.device).expand(len(homography), 8, 8)
+        for level, module in enumerate(self.refiners):
+            refiner = cast("Refiner", module)
+            homography = stages[-1].detach()
+            if guide is not None:
+                homography = guide(homography, refiner.stride)
+            for _ in range(steps[level]):
+                flow = refiner(infrared[level], rgb[level], homography)
+                delta, information = self._solve_flow(flow, n)
+                following = compose(homography, delta)
+                stages.append(following)
+                flows.append(flow)
+                sound = is_plausible(following.detach(), n)
+                homography = torch.where(sound[:, None, None], following.detach(), homography)
+        details["flows"] = flows
+        return self._finish(stages, flows, information, prior, n, details)
+
+    def _match(self, infrared: Tensor, rgb: Tensor) -> Tensor:
+        """Scores of all template cells (N) against all search cells (M): (B, N, M)."""
+        x, y = (f.flatten(2).transpose(1, 2) for f in (infrared, rgb))
+        frame = rgb.shape[-1] * STRIDES[0]
+        for index, feature in enumerate((infrared, rgb)):
+            height, width = feature.shape[-2:]
+            points = cell_centres(height, width, STRIDES[0], feature.float()) / frame
+            code = (sine_encoding(points, self._config.width8) + self.side[index]).to(x.dtype)
+            x, y = (x + code, y) if index == 0 else (x, y + code)
+        for within, across in zip(self.self_attention, self.cross_attention, strict=True):
+            x, y = within(x, x), within(y, y)
+            x, y = across(x, y), across(y, x)
+        x, y = F.normalize(x.float(), dim=-1), F.normalize(y.float(), dim=-1)
+        return (x @ y.transpose(1, 2)).float() * self.log_sharpness.exp()
+
+    @torch.no_grad()
+    def _solve_matches(self, scores: Tensor, n: int) -> Tensor:
+        """Robust weighted least squares on the expectation around each row's peak."""
+        cells = n // STRIDES[0]
+        source = cell_centres(cells, cells, STRIDES[0], scores)
+        target = cell_centres(3 * cells // 2, 3 * cells // 2, STRIDES[0], scores)
+        rows = scores.softmax(dim=2)
+        confidence = (rows * scores.softmax(dim=1)).amax(dim=2).clamp_min(1e-6)
+        peak = target[rows.argmax(dim=2)]
+        near = (target - peak.unsqueeze(2)).abs().amax(-1) <= 1.5 * STRIDES[0]
+        rows = rows * near
+        total = rows.sum(dim=2, keepdim=True).clamp_min(1e-6)
+        with _no_autocast(rows):
+            expected = torch.einsum("bnm,mc->bnc", rows, target) / total
+        # In the frame of the centred square the map is near the identity, which is what the solver's
+        # damping pulls to: where the evidence is weak the start stays near the prior.
+        expected = expected - n / 4
+        source = source.expand(len(scores), -1, -1)
+        weight = confidence
+        start = torch.eye(3, device=scores.device).expand(len(scores), 3, 3)
+        for scale in (32.0, 16.0, 10.0, 8.0, 6.0):
+            start, _ = solve_homography(
+                source, expected, weight.unsqueeze(-1).expand(-1, -1, 2), size=n, damping=1e-3
+            )
+            distance = (transform_points(start, source) - expected).square().sum(-1)
+            softness = (scale * n / 128) ** 2
+            weight = confidence * (softness / (softness + distance)) ** 2
+        prior = square_prior(n, dtype=start.dtype).to(start.device)
+        start = compose(prior, start)
+        sound = is_plausible(start, n)
+        return torch.where(sound[:, None, None], start, prior.expand_as(start))
+
+    @staticmethod
+    def _solve_flow(flow: FlowStep, n: int) -> tuple[Tensor, Tensor]:
+        precision = torch.exp(-2 * flow.log_scale) * flow.visible.unsqueeze(-1)
+        source = flow.points.expand_as(flow.flow)
+        return solve_homography(source, source + flow.flow, precision, size=n)
+
+    @staticmethod
+    def _finish(
+        stages: list[Tensor],
+        flows: list[FlowStep],
+        information: Tensor,
+        prior: Tensor,
+        n: int,
+        details: dict[str, object],
+    ) -> HomographyEstimate:
+        sound = is_plausible(stages[-1].detach(), n)
+        final = torch.where(sound[:, None, None], stages[-1], prior)
+        covariance = corner_covariance(information.detach(), size=n)
+        jacobian = map_jacobian(final.detach(), image_corners(n, n, device=final.device))
+        with _no_autocast(final):
+            covariance = jacobian @ covariance @ jacobian.transpose(-1, -2)
+        log_precision = torch.zeros(len(final), device=final.device)
+        if flows:
+            seen = flows[-1].visible.float()
+            log_precision = -(flows[-1].log_scale.detach().mean(-1) * seen).sum(1) / seen.sum(1).clamp_min(1)
+            # An unseen cell supports nothing: it counts as the widest scale the refiner can express.
+            log_precision = log_precision * seen.mean(1) - 4 * (1 - seen.mean(1))
+        log_precision = torch.where(sound, log_precision, torch.full_like(log_precision, -4.0))
+        return HomographyEstimate(final, stages, covariance, log_precision, ~sound, details)

@@ -1,0 +1,89 @@
+"""Names of architectures and of trained models."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+from homoreg.errors import ConfigError, UnknownNameError
+from homoreg.models.base import HomographyModel
+from homoreg.models.m import M, MConfig
+
+__all__ = ["ARCHITECTURES", "build", "list_architectures", "list_models"]
+
+ARCHITECTURES: dict[str, tuple[type[HomographyModel], type[Any]]] = {"m": (M, MConfig)}
+"""Architecture name to its class and its config."""
+
+_MODELS = {"m120": "m"}
+
+
+def list_architectures() -> list[str]:
+    """Names of the registered architectures."""
+    return sorted(ARCHITECTURES)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the trained models that come with the package.
+
+    Parameters
+    ----------
+    pattern
+        Shell-style, such as ``"m*"``.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    return sorted(name for name in _MODELS if fnmatch.fnmatch(name, pattern))
+
+
+def build(architecture: str, config: dict[str, Any] | None = None) -> HomographyModel:
+    """Build an untrained model.
+
+    Parameters
+    ----------
+    architecture
+        Registered name.
+    config
+        Values of its config dataclass; the defaults for those left out.
+
+    Returns
+    -------
+    HomographyModel
+        With random weights.
+
+    Raises
+    ------
+    UnknownNameError
+        If the architecture is not registered.
+    ConfigError
+        If the config has an unknown key or a value of the wrong type, or one that no network can have.
+    """
+    if architecture not in ARCHITECTURES:
+        raise UnknownNameError(
+            f"no architecture is called {architecture!r}; known architectures: "
+            f"{', '.join(list_architectures())}"
+        )
+    model_class, config_class = ARCHITECTURES[architecture]
+    values = dict(config or {})
+    defaults = {f.name: f.default for f in dataclasses.fields(config_class)}
+    for name, value in values.items():
+        if name not in defaults:
+            raise ConfigError(
+                f"unknown {architecture} config key {name!r}; known keys: {', '.join(sorted(defaults))}"
+            )
+        values[name] = _like(value, defaults[name], f"{architecture} config {name}")
+    return model_class(config_class(**values))
+
+
+def _like(value: Any, default: Any, what: str) -> Any:
+    """Check a value against the type of its default; JSON's lists become tuples."""
+    if isinstance(default, tuple):
+        if isinstance(value, list | tuple) and len(value) == len(default):
+            return tuple(_like(v, d, what) for v, d in zip(value, default, strict=True))
+        raise ConfigError(f"{what} is {value!r}; expected {len(default)} values like {list(default)}")
+    if type(value) is not type(default) or (isinstance(value, int) and value < 0):
+        raise ConfigError(f"{what} is {value!r}; expected a value like {default!r}")
+    return value
