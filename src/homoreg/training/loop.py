@@ -1,0 +1,395 @@
+"""The training loop.
+
+Everything random is drawn from (seed, step), the learning rate is a function of the step, and metrics are
+cut back to the checkpoint on resume: a resumed run is the run that was never stopped, bit for bit on one
+machine.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from homoreg.errors import ConfigError, DataError, WeightsError
+from homoreg.files import atomic_write_text, make_folder
+from homoreg.models.base import HomographyModel
+from homoreg.models.registry import build
+from homoreg.models.storage import load_state, save_weights
+from homoreg.synthesis.protocol import SampleBatch, draw_samples
+from homoreg.synthesis.sources import ImageBank, SourcePair, find_pairs
+from homoreg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from homoreg.training.metrics_log import MetricsLog
+from homoreg.training.objectives import Objective, get_objective
+from homoreg.training.parallel import Parallel
+from homoreg.training.recipe import Recipe
+from homoreg.training.schedule import EMA, one_cycle
+from homoreg.training.validation import validate
+
+__all__ = ["Source", "TrainingResult", "split_sources", "train"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of pairs and how much it counts.
+
+    Each of its images is drawn in proportion to ``weight / sqrt(count)`` of the images trained on, so that a
+    folder's share grows with the root of their number.
+    """
+
+    folder: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a run stands: steps done and in all, and whether it ended or was interrupted."""
+
+    step: int
+    total: int
+    finished: bool
+
+
+def split_sources(
+    sources: Sequence[Source], share: float
+) -> tuple[list[SourcePair], list[float], list[SourcePair]]:
+    """Hold back the last images of each folder (neighbouring frames stay on one side).
+
+    Returns
+    -------
+    tuple
+        Training pairs, their weights, validation pairs.
+    """
+    training: list[SourcePair] = []
+    weights: list[float] = []
+    held: list[SourcePair] = []
+    for source in sources:
+        pairs = find_pairs(source.folder)
+        keep = len(pairs) - (max(1, round(share * len(pairs))) if share > 0 and len(pairs) > 1 else 0)
+        training += pairs[:keep]
+        weights += [source.weight / keep**0.5] * keep
+        held += pairs[keep:]
+    if not training:
+        raise DataError("no image pairs to train on; expected at least one folder with pairs: pass --pairs")
+    return training, weights, held
+
+
+class _Batches:
+    """Draws the next batch in a thread while the current one is trained on."""
+
+    def __init__(self, bank: ImageBank, recipe: Recipe, parallel: Parallel) -> None:
+        self.bank, self.recipe, self.parallel = bank, recipe, parallel
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="synthesis")
+        self.next: tuple[int, Future[SampleBatch]] | None = None
+
+    def _draw(self, step: int) -> SampleBatch:
+        recipe, parallel = self.recipe, self.parallel
+        epoch = step // recipe.steps_per_epoch
+        half = epoch < recipe.half_size_share * recipe.epochs
+        seed = (recipe.seed * 1_000_003 + step) * parallel.world + parallel.rank
+        return draw_samples(
+            self.bank,
+            recipe.size // 2 if half else recipe.size,
+            seed=seed,
+            batch=recipe.batch_size // parallel.world,
+            geometry=recipe.geometry,
+            appearance=recipe.appearance,
+            easy=recipe.easy_share(step),
+        )
+
+    def get(self, step: int, total: int) -> SampleBatch:
+        """Return the batch of a step and begin to draw the one after it."""
+        ready = self.next[1] if self.next is not None and self.next[0] == step else None
+        batch = self._draw(step) if ready is None else ready.result()
+        self.next = (step + 1, self.pool.submit(self._draw, step + 1)) if step + 1 < total else None
+        return batch
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into a flag, so that the step in progress ends and is saved."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _record(recipe: Recipe, sources: Sequence[Source]) -> str:
+    """Content of run.json: what a run was begun with."""
+    record = {
+        "recipe": recipe.as_dict(),
+        "sources": [{"name": s.folder.name, "weight": s.weight} for s in sources],
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _check_folder(out: Path, text: str, resume: bool) -> None:
+    """Compare run.json, if there is one, with what is asked for."""
+    path = out / "run.json"
+    if path.exists():
+        if not resume:
+            raise ConfigError(f"{out} holds a run already; continue it with --resume or choose another --out")
+        if path.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{path} differs from the recipe or the sources asked for; a run is resumed as it was begun: "
+                "pass the same options, or choose another --out"
+            )
+
+
+class _Run:
+    """State of one run and what is done with it at a step, an epoch and the end."""
+
+    def __init__(self, recipe: Recipe, out: Path, parallel: Parallel, model: HomographyModel) -> None:
+        self.recipe, self.out, self.parallel, self.model = recipe, out, parallel, model
+        self.total = recipe.epochs * recipe.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay
+        )
+        self.average = EMA(model, recipe.ema)
+        self.objective: Objective = get_objective(model)
+        self.log = MetricsLog(out / "metrics.csv")
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[float] = []  # of the steps since the last whole epoch
+        self.errors: list[float] = []
+        self.saved_step, self.saved_at = -1, time.monotonic()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
+        if not self.checkpoint_path.exists():
+            self.log.cut(0)
+            return
+        checkpoint = load_checkpoint(self.checkpoint_path)
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            for name, value in checkpoint.average.items():
+                self.average.state[name].copy_(value)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise WeightsError(
+                f"{self.checkpoint_path} does not fit the {self.recipe.architecture} architecture "
+                f"({type(error).__name__}); resume with the homoreg that wrote it, or start afresh"
+            ) from error
+        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        self.losses, self.errors = list(checkpoint.losses), list(checkpoint.errors)
+        self.saved_step = self.step
+        self.log.cut(self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint, if a step was made since the last."""
+        if self.parallel.rank or self.saved_step == self.step:
+            return
+        save_checkpoint(
+            self.checkpoint_path,
+            Checkpoint(
+                step=self.step,
+                seconds=self.seconds,
+                model=self.model.state_dict(),
+                average=self.average.state,
+                optimizer=self.optimizer.state_dict(),
+                losses=self.losses,
+                errors=self.errors,
+            ),
+        )
+        self.saved_step, self.saved_at = self.step, time.monotonic()
+
+    def train_step(self, wrapped: nn.Module, batch: SampleBatch) -> tuple[float, float]:
+        """One optimizer step; returns the loss and the median corner error (px at n = 128)."""
+        rate = one_cycle(self.step, self.total, peak=self.recipe.peak_rate, warm_up=self.recipe.warm_up)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.parallel.autocast():
+            outcome = self.objective(wrapped, batch, self.recipe.seed * 7_919 + self.step)
+        self.parallel.backward(outcome.loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        # One sample in thousands is degenerate; its step is skipped rather than spread over the weights.
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            self.average.update(self.model, self.step)
+        self.step += 1
+        return float(outcome.loss.detach()), float(outcome.errors.median())
+
+    def snapshot(self, epoch: int) -> None:
+        """Keep the averaged weights of an epoch as a loadable folder."""
+        folder = self.out / "snapshots" / f"epoch-{epoch:03d}"
+        save_weights(
+            folder,
+            self.model,
+            state=self.average.state,
+            training={
+                "recipe": self.recipe.name,
+                "epochs": epoch,
+                "samples": self.step * self.recipe.batch_size,
+                "minutes": round(self.seconds / 60, 1),
+            },
+        )
+
+
+def train(
+    recipe: Recipe,
+    sources: Sequence[Source | str | Path],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    init: str | Path | None = None,
+    device: str | None = None,
+    checkpoint_minutes: float = 3.0,
+    max_steps: int | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> TrainingResult:
+    """Train a model; cut at any instant, it resumes from its last checkpoint.
+
+    Parameters
+    ----------
+    recipe
+        Architecture, schedule and synthesis.
+    sources
+        Folders of aligned pairs.
+    out
+        Folder of the run: ``run.json``, ``checkpoint.pt``, ``metrics.csv``, ``curve.png``, ``snapshots/``.
+    resume
+        Continue the run in ``out``, or begin it where there is none; the recipe and the sources must be those
+        it was begun with.
+    init
+        Folder with weights to start from instead of random ones.
+    device
+        "cpu", "cuda"...; CUDA where there is one by default.
+    checkpoint_minutes
+        Time between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
+    max_steps
+        Stop, as if interrupted, after this many steps of the run.
+    progress
+        Called after every step with the step, the total and moving figures.
+
+    Returns
+    -------
+    TrainingResult
+        Where the run stands.
+
+    Raises
+    ------
+    ConfigError
+        If ``out`` holds another run, or one and ``resume`` is False; if the device is not there, or the
+        batch does not divide among the processes.
+    DataError
+        If a folder holds no pairs or unequal ones.
+    WeightsError
+        If the weights of ``init`` or the checkpoint cannot be read or do not fit the architecture.
+    OutputError
+        If a file of the run cannot be written.
+    """
+    folder = Path(out)
+    known = [s if isinstance(s, Source) else Source(Path(s)) for s in sources]
+    training, weights, held = split_sources(known, recipe.validation_share)
+    parallel = Parallel(device, recipe.precision)
+    if recipe.batch_size % parallel.world:
+        raise ConfigError(f"batch_size {recipe.batch_size} does not divide among {parallel.world} processes")
+    record = _record(recipe, known)
+    _check_folder(folder, record, resume)
+    parallel.wait()  # all have looked before one writes
+    bank = ImageBank(training, weights=weights, device=parallel.device)
+    held_bank = ImageBank(held, device=parallel.device) if held and parallel.rank == 0 else None
+    torch.manual_seed(recipe.seed)
+    model = build(recipe.architecture).to(parallel.device)
+    if init is not None:
+        load_state(model, init)
+    run = _Run(recipe, folder, parallel, model)
+    # Written only now: a run that cannot begin leaves no folder that looks like one.
+    if parallel.rank == 0 and not (folder / "run.json").exists():
+        atomic_write_text(make_folder(folder) / "run.json", record)
+    if resume:
+        run.restore()
+    wrapped = parallel.prepare(model)
+    batches = _Batches(bank, recipe, parallel)
+    last = min(run.total, max_steps) if max_steps is not None else run.total
+    try:
+        with _stop_on_signal() as stop:
+            _loop(run, wrapped, batches, held_bank, last, stop, checkpoint_minutes, progress)
+    finally:
+        batches.close()
+    run.save()
+    parallel.wait()
+    return TrainingResult(run.step, run.total, run.step >= run.total)
+
+
+def _loop(
+    run: _Run,
+    wrapped: nn.Module,
+    batches: _Batches,
+    held: ImageBank | None,
+    last: int,
+    stop: threading.Event,
+    checkpoint_minutes: float,
+    progress: Callable[[int, int, dict[str, float]], None] | None,
+) -> None:
+    recipe = run.recipe
+    moving: dict[str, float] = {}
+    wrapped.train()
+    while run.step < last and not run.parallel.any(stop.is_set()):
+        began = time.monotonic()
+        batch = batches.get(run.step, run.total)
+        loss, error = run.train_step(wrapped, batch)
+        run.seconds += time.monotonic() - began
+        run.losses.append(loss)
+        run.errors.append(error)
+        for name, value in (("loss", loss), ("error", error)):
+            moving[name] = value if name not in moving else 0.98 * moving[name] + 0.02 * value
+        if progress is not None and run.parallel.rank == 0:
+            progress(run.step, run.total, dict(moving))
+        if run.step % recipe.steps_per_epoch == 0:
+            _end_epoch(run, held)
+        if time.monotonic() - run.saved_at > 60 * checkpoint_minutes:
+            run.save()
+
+
+def _end_epoch(run: _Run, held: ImageBank | None) -> None:
+    recipe, epoch = run.recipe, run.step // run.recipe.steps_per_epoch
+    losses, errors = run.losses, run.errors
+    run.losses, run.errors = [], []
+    if run.parallel.rank:
+        return
+    row: dict[str, Any] = {
+        "step": run.step,
+        "epoch": epoch,
+        "samples": run.step * recipe.batch_size,
+        "minutes": round(run.seconds / 60, 2),
+        "loss": sum(losses) / max(1, len(losses)),
+        "error": sorted(errors)[len(errors) // 2] if errors else float("nan"),
+    }
+    final = epoch == recipe.epochs
+    if held is not None and (epoch % recipe.validate_every == 0 or final):
+        row |= validate(run.model, run.average.state, held, recipe)
+    run.log.append(row)
+    if epoch in recipe.snapshots or final:
+        run.snapshot(epoch)
+    if epoch % recipe.validate_every == 0 or final:
+        run.save()
+        run.log.plot(run.out / "curve.png")

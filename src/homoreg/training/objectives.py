@@ -1,0 +1,124 @@
+"""What each architecture is trained to minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from homoreg.errors import UnknownNameError
+from homoreg.geometry import (
+    homography_from_corners,
+    image_corners,
+    is_plausible,
+    square_prior,
+    transform_points,
+)
+from homoreg.losses import flow_loss, matching_loss, per_pair_corner_error
+from homoreg.models.base import HomographyModel
+from homoreg.models.m import STRIDES, FlowStep, M
+from homoreg.synthesis.protocol import SampleBatch
+from homoreg.synthesis.random import Draw
+
+__all__ = ["Objective", "Outcome", "get_objective", "m_objective"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Loss (scalar, with gradient) and corner errors (B,), px at n = 128, of an estimate made unaided."""
+
+    loss: Tensor
+    errors: Tensor
+
+
+Objective = Callable[[torch.nn.Module, SampleBatch, int], Outcome]
+"""Maps the (possibly wrapped) model, a batch and a seed to an :class:`Outcome`."""
+
+
+class _Guide:
+    """Starts for the levels of the m family while it learns.
+
+    A level cannot learn from starts beyond its window, and at first nearly all are. Those are replaced
+    by the truth, displaced within the window, so that all levels learn from the first step on. Training
+    only: inference never sees the truth.
+    """
+
+    def __init__(self, truth: Tensor, n: int, radius: tuple[int, int, int], seed: int) -> None:
+        self.truth, self.n = truth, n
+        self.reach = {s: float(r * s) for s, r in zip(STRIDES, radius, strict=True)}
+        self.draw = Draw(seed, len(truth), truth.device)
+
+    def __call__(self, homography: Tensor, stride: int) -> Tensor:
+        n, reach = self.n, self.reach[stride]
+        if stride == STRIDES[0]:
+            # Refinement must also work from the prior, which is where a second start begins.
+            prior = square_prior(n, dtype=homography.dtype).to(homography.device)
+            from_prior = self.draw.chance(0.25)
+            homography = torch.where(from_prior[:, None, None], prior, homography)
+        error = per_pair_corner_error(homography, self.truth, n)
+        lost = ~(error < (1.0 if stride == STRIDES[0] else 0.75) * reach)
+        square = image_corners(n, n, dtype=homography.dtype, device=homography.device)
+        target = transform_points(self.truth, square)
+        offset = self.draw.uniform(-0.5, 0.5, 4, 2) * reach
+        rescue = homography_from_corners(square, target + offset)
+        rescue = torch.where(is_plausible(rescue, n)[:, None, None], rescue, self.truth)
+        return torch.where(lost[:, None, None], rescue, homography)
+
+
+def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int) -> Tensor:
+    """Flow likelihood plus the corner error after the step, where the start was within reach."""
+    likelihood = flow_loss(
+        flow.start, flow.points, flow.flow, flow.log_scale, flow.visible, truth, reach=flow.reach
+    )
+    within = per_pair_corner_error(flow.start, truth, n) < 1.5 * flow.reach
+    error = per_pair_corner_error(following, truth, n) * (128 / n)
+    error = torch.where(within & torch.isfinite(error), error.clamp(max=60), 0.0)
+    return 0.3 * likelihood + 0.1 * error.mean()
+
+
+def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int) -> Outcome:
+    """Matching cross entropy, flow likelihood and corner error of every step.
+
+    Parameters
+    ----------
+    model
+        An :class:`~homoreg.models.m.M`, or a data-parallel wrapper of one.
+    batch
+        Labelled samples.
+    seed
+        Of the starts that replace lost ones.
+    """
+    inner = model.module if hasattr(model, "module") else model
+    assert isinstance(inner, M)
+    n, truth = batch.template.shape[-1], batch.homography
+    guide = _Guide(truth, n, inner.config.radius, seed)
+    estimate = model(batch.template, batch.search, guide=guide, steps=(2, 2, 1))
+    loss = matching_loss(estimate.details["scores"], truth, n)
+    flows: list[FlowStep] = estimate.details["flows"]
+    for flow, following in zip(flows, estimate.stages[1:], strict=True):
+        loss = loss + _step_loss(flow, following, truth, n) / len(flows) * 3
+    # The final estimate may have been helped by the guide; the first stage never is.
+    with torch.no_grad():
+        errors = per_pair_corner_error(estimate.stages[0], truth, n) * (128 / n)
+    return Outcome(loss, errors)
+
+
+_OBJECTIVES: dict[str, Objective] = {M.architecture: m_objective}
+
+
+def get_objective(model: HomographyModel) -> Objective:
+    """Return the objective of a model's architecture.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    """
+    if model.architecture not in _OBJECTIVES:
+        raise UnknownNameError(
+            f"no training objective is known for the architecture {model.architecture!r}; architectures that "
+            f"can be trained: {', '.join(sorted(_OBJECTIVES))}"
+        )
+    return _OBJECTIVES[model.architecture]

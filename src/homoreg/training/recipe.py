@@ -1,0 +1,133 @@
+"""Recipes: everything a training run depends on, apart from its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from homoreg.errors import ConfigError, UnknownNameError
+from homoreg.synthesis.appearance import AppearanceConfig
+from homoreg.synthesis.protocol import GeometryConfig
+
+__all__ = ["Recipe", "get_recipe", "list_recipes"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One line a choice; saved with the run, and compared when it is resumed."""
+
+    name: str
+    architecture: str  # registered architecture
+    epochs: int = 175  # the schedule's length
+    samples_per_epoch: int = 28_000  # the seed project's epoch
+    batch_size: int = 16  # over all processes
+    size: int = 128  # side n of the template in px
+    half_size_share: float = 0.6  # first share of the epochs trained at n / 2, a quarter of the cost
+    peak_rate: float = 1e-3  # of the one-cycle schedule
+    warm_up: float = 0.02  # share of the steps in which the rate rises
+    easy_until: float = 0.04  # share of the steps with easy, single-modality samples only ...
+    easy_gone: float = 0.2  # ... and by which they have faded out
+    weight_decay: float = 1e-4
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights, those that are evaluated and shipped
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 on CUDA only
+    validation_share: float = 0.08  # of each folder's images, never trained on
+    validation_samples: int = 96
+    validate_every: int = 5  # epochs
+    snapshots: tuple[int, ...] = (70, 120, 175)  # epochs whose averaged weights are kept
+    seed: int = 0
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "samples_per_epoch", "batch_size", "validate_every", "validation_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.size < 64 or self.size % 64:
+            raise ConfigError(f"size is {self.size}; expected a multiple of 64, so that half of it fits too")
+        if self.samples_per_epoch < self.batch_size:
+            raise ConfigError(
+                f"samples_per_epoch is {self.samples_per_epoch} and batch_size {self.batch_size}; an epoch "
+                "must hold at least one batch: raise the first or lower the second"
+            )
+        for name in ("half_size_share", "warm_up", "easy_until", "easy_gone", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
+        if not 0 <= self.validation_share < 1:
+            raise ConfigError(f"validation_share is {self.validation_share}; expected 0 or more and under 1")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision is {self.precision!r}; expected auto, float32 or bfloat16")
+
+    def easy_share(self, step: int) -> float:
+        """Share of easy samples at a step: all at first, none in the end, linear between."""
+        total = self.epochs * self.steps_per_epoch
+        first, last = self.easy_until * total, self.easy_gone * total
+        return min(1.0, max(0.0, (last - step) / max(1.0, last - first)))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch."""
+        return self.samples_per_epoch // self.batch_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Rebuild a recipe from :meth:`as_dict`.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown, or name or architecture is missing.
+        """
+        values = dict(values)
+        _check_keys(cls, values, "recipe")
+        for required in ("name", "architecture"):
+            if required not in values:
+                raise ConfigError(f"the recipe has no {required!r}; expected one, such as 'm': add it")
+        for key, kind in (("geometry", GeometryConfig), ("appearance", AppearanceConfig)):
+            if key in values:
+                _check_keys(kind, values[key], key)
+                values[key] = kind(**values[key])
+        if "snapshots" in values:
+            values["snapshots"] = tuple(values["snapshots"])
+        return cls(**values)
+
+
+def _check_keys(kind: type[Any], values: Any, what: str) -> None:
+    """Raise for a key that is no field of a dataclass, rather than ignore it."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"the {what} is {values!r}; expected names and values")
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"unknown {what} key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+
+
+M_GEOMETRY = GeometryConfig(near=0.2, wide=0.1, tilt=10.0, turn=True, overhang=0.1, pseudo=0.25)
+
+_RECIPES = {"m": Recipe(name="m", architecture="m", geometry=M_GEOMETRY)}
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes."""
+    return sorted(_RECIPES)
+
+
+def get_recipe(name: str, **changes: Any) -> Recipe:
+    """Return a recipe by name, with some of its values changed.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such recipe.
+    ConfigError
+        If a change names no field or has an impossible value.
+    """
+    if name not in _RECIPES:
+        raise UnknownNameError(f"no recipe is called {name!r}; known recipes: {', '.join(list_recipes())}")
+    _check_keys(Recipe, changes, "recipe")
+    return dataclasses.replace(_RECIPES[name], **changes)
