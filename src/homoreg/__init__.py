@@ -27,7 +27,7 @@ from homoreg.errors import (
 )
 
 if TYPE_CHECKING:
-    from homoreg import evaluation, geometry, imaging, losses, metrics, models, synthesis, training
+    from homoreg import baselines, evaluation, geometry, imaging, losses, metrics, models, synthesis, training
     from homoreg.models.registry import list_models
     from homoreg.registrar import Registrar
     from homoreg.registration import Registration
@@ -46,6 +46,7 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "__version__",
+    "baselines",
     "errors",
     "evaluation",
     "geometry",
@@ -64,7 +65,7 @@ _HOME_OF = {
     "list_models": "homoreg.models.registry",
 }
 _SUBMODULES = frozenset(
-    {"evaluation", "geometry", "imaging", "losses", "metrics", "models", "synthesis", "training"}
+    {"baselines", "evaluation", "geometry", "imaging", "losses", "metrics", "models", "synthesis", "training"}
 )
 
 

@@ -1,0 +1,386 @@
+"""The command line: ``homoreg register | eval | synth | train | models``.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 bad input or usage
+(one line ``Error: ...``, no traceback), 130 interrupted. torch and the rest are imported inside the
+commands, so that ``homoreg --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from homoreg.errors import HomoregError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from homoreg.evaluation import Evaluation
+    from homoreg.registration import Registration
+    from homoreg.synthesis.dataset import SkyDataSet
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class _Failure(click.ClickException):
+    """Bad input: one line on standard error."""
+
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """Turns the library's errors and an interrupt into a line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader of our output left; click ends quietly
+        except HomoregError as error:
+            raise _Failure(_one_line(str(error))) from error
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            raise _Failure(_one_line(f"{place}{error.strerror or error}")) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="homoreg", message="%(package)s %(version)s")
+def main() -> None:
+    """Register infrared images to RGB images."""
+
+
+@main.command()
+@click.argument("ir")
+@click.argument("rgb")
+@click.option("-o", "--out", metavar="DIR", help="Write pictures and JSON into this folder.")
+@click.option("--model", default="m120", show_default=True, help="Name (see `homoreg models`) or folder.")
+@click.option(
+    "--prior",
+    default="auto",
+    show_default=True,
+    metavar="FILE|auto",
+    help="JSON file with a 3x3 matrix, infrared px to RGB px, to start from.",
+)
+@click.option("--device", help="cpu or cuda.  [default: cpu]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def register(
+    ir: str, rgb: str, out: str | None, model: str, prior: str, device: str | None, as_json: bool
+) -> None:
+    """Register the infrared image IR to the RGB image RGB.
+
+    Without --out, only the result is printed.
+    """
+    from homoreg.registrar import Registrar
+
+    start = _read_prior(prior)
+    registrar = Registrar.from_pretrained(model, device=device)
+    began = time.perf_counter()
+    result = registrar(ir, rgb, prior=start)
+    milliseconds = (time.perf_counter() - began) * 1e3
+    if out is not None:
+        result.save(out)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        click.echo(_describe(result, milliseconds))
+        if out is not None:
+            click.echo(f"written to     {out}")
+
+
+def _read_prior(prior: str) -> NDArray[np.float64] | Literal["auto"]:
+    """Matrix from a JSON file: a 3x3 list, or an object with "homography", as --json writes it."""
+    import numpy as np
+
+    if prior == "auto":
+        return "auto"
+    expected = "expected JSON with a 3x3 matrix, or an object with 'homography'"
+    try:
+        value = json.loads(Path(prior).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise InputError(f"cannot read the prior {prior!r}: {reason}; {expected}") from error
+    try:
+        matrix = np.array(value["homography"] if isinstance(value, dict) else value, np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise InputError(f"the prior {prior!r} holds no matrix of numbers; {expected}") from None
+    if matrix.shape != (3, 3):
+        raise InputError(f"the prior {prior!r} has shape {matrix.shape}; {expected}")
+    return matrix
+
+
+def _describe(result: Registration, milliseconds: float) -> str:
+    rows = [" ".join(f"{entry:12.6g}" for entry in row) for row in result.homography]
+    verdict = "reliable" if result.reliable else f"NOT RELIABLE ({result.status})"
+    return "\n".join(
+        [
+            f"homography     {rows[0]}",
+            *(f"               {row}" for row in rows[1:]),
+            f"expected error {result.expected_error:.2f} px of the RGB image",
+            f"confidence     {result.confidence:.2f}, {verdict}",
+            f"overlap        {result.overlap:.0%} of the infrared image",
+            f"model          {result.model}, {milliseconds:.0f} ms",
+        ]
+    )
+
+
+@main.command("eval")
+@click.option("--data", "folders", multiple=True, metavar="DIR...", help="Set in SkyData's layout.")
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--model", "models", multiple=True, help="Name or folder of a model; repeatable.")
+@click.option(
+    "--method", "methods", multiple=True, metavar="NAME", help="sift, ecc or nothing (OpenCV); repeatable."
+)
+@click.option("--split", default="val", show_default=True, help="Split of the sets.")
+@click.option("--csv", "csv_path", metavar="FILE", help="Also write the rows as CSV.")
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
+@click.option("--device", help="cpu or cuda.  [default: cpu]")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+def evaluate(
+    folders: tuple[str, ...],
+    more: tuple[str, ...],
+    models: tuple[str, ...],
+    methods: tuple[str, ...],
+    split: str,
+    csv_path: str | None,
+    batch_size: int,
+    device: str | None,
+    markdown: bool,
+) -> None:
+    """Measure models and baselines on frozen sets.
+
+    Prints corner errors in px, beside the row of doing nothing. The method is m120 unless --model or
+    --method says otherwise.
+    """
+    from homoreg.baselines import get_baseline
+    from homoreg.evaluation import format_table, write_csv
+    from homoreg.synthesis.dataset import SkyDataSet
+
+    places = _all_of(folders, more, "--data")
+    if not models and not methods:
+        models = ("m120",)
+    for method in methods:
+        get_baseline(method)  # a misspelt name should not surface after minutes of work
+    sets = [SkyDataSet(place, split) for place in places]
+    rows = _evaluate_all(sets, models, methods, batch_size, device)
+    click.echo(format_table(rows, markdown=markdown))
+    if csv_path is not None:
+        write_csv(rows, csv_path)
+        click.echo(f"written to {csv_path}", err=True)
+
+
+def _evaluate_all(
+    sets: Sequence[SkyDataSet],
+    models: Sequence[str],
+    methods: Sequence[str],
+    batch_size: int,
+    device: str | None,
+) -> list[Evaluation]:
+    """Rows set by set, doing nothing first."""
+    from homoreg.evaluation import do_nothing, evaluate, weights_digest
+    from homoreg.hub import fetch
+    from homoreg.registrar import Registrar
+
+    registrars = [(Registrar.from_pretrained(m, device=device), weights_digest(fetch(m))) for m in models]
+    rows = []
+    for pairs in sets:
+        rows.append(do_nothing(pairs))
+        for registrar, digest in registrars:
+            rows.append(evaluate(registrar, pairs, weights=digest, batch_size=batch_size, progress=True))
+        rows += [evaluate(method, pairs, progress=True) for method in methods if method != "nothing"]
+    return rows
+
+
+def _all_of(given: tuple[str, ...], more: tuple[str, ...], option: str) -> list[str]:
+    """Values of an option that is repeated, or followed by several as a shell pattern expands to them."""
+    if more and not given:
+        raise click.UsageError(f"Got unexpected argument {more[0]!r}; did you mean {option} {more[0]}?")
+    if not given:
+        raise click.UsageError(f"Missing option '{option}'.")
+    return [*given, *more]
+
+
+@main.command()
+@click.option("--pairs", multiple=True, metavar="DIR...", help="Aligned pairs: ir/NAME.* beside rgb/NAME.*")
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--out", required=True, metavar="DIR", help="Folder of the set; a cut run is continued.")
+@click.option("--train", default=28_000, show_default=True, type=click.IntRange(min=0), help="Samples.")
+@click.option("--val", default=8_000, show_default=True, type=click.IntRange(min=0), help="Samples.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--size", default=128, show_default=True, help="Side of the templates, px.")
+@click.option("--format", "image_format", default="jpg", show_default=True, type=click.Choice(["jpg", "png"]))
+@click.option("--appearance", is_flag=True, help="Vary tone, palette, blur and noise as in training.")
+def synth(
+    pairs: tuple[str, ...],
+    more: tuple[str, ...],
+    out: str,
+    train: int,
+    val: int,
+    seed: int,
+    size: int,
+    image_format: str,
+    appearance: bool,
+) -> None:
+    """Write a frozen set of labelled samples in SkyData's layout."""
+    import torch
+    from tqdm import tqdm
+
+    from homoreg.synthesis.appearance import AppearanceConfig
+    from homoreg.synthesis.freezing import write_skydata
+
+    folders = _all_of(pairs, more, "--pairs")
+    # A sample at a time gains nothing from threads, and sums do not depend on how they were split among them.
+    torch.set_num_threads(1)
+    with tqdm(total=train + val, unit="sample", leave=False, disable=None) as bar:
+        result = write_skydata(
+            out,
+            folders,
+            train=train,
+            val=val,
+            seed=seed,
+            size=size,
+            image_format=image_format,
+            appearance=AppearanceConfig() if appearance else None,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
+    kept = f", {result.kept} were there" if result.kept else ""
+    click.echo(f"{result.written} samples written to {result.folder}{kept}")
+
+
+@main.command()
+@click.argument("pattern", default="*")
+def models(pattern: str) -> None:
+    """List the trained models.
+
+    PATTERN restricts the list to matching names, such as "m*".
+    """
+    from homoreg.models.registry import list_models
+
+    names = list_models(pattern)
+    if not names:
+        known = ", ".join(list_models())
+        raise InputError(f"no model matches {pattern!r}; known models: {known}")
+    click.echo("\n".join(names))
+
+
+@main.command()
+@click.option("--recipe", default="m", show_default=True, help="Name of the recipe.")
+@click.option(
+    "--pairs",
+    multiple=True,
+    metavar="DIR[=WEIGHT]...",
+    help="Aligned pairs, ir/NAME.* beside rgb/NAME.*; WEIGHT says how much the folder counts.",
+)
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--out", required=True, metavar="DIR", help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, with the options it began with.")
+@click.option("--init", metavar="DIR", help="Folder with weights to start from.")
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option("--samples-per-epoch", type=click.IntRange(min=1))
+@click.option("--batch-size", type=click.IntRange(min=1))
+@click.option(
+    "--half-size-share", type=click.FloatRange(0, 1), help="First share of the epochs at half size."
+)
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
+@click.option("--max-steps", type=click.IntRange(min=1), help="Stop after this many steps of the run.")
+@click.option("--checkpoint-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0))
+def train(
+    recipe: str,
+    pairs: tuple[str, ...],
+    more: tuple[str, ...],
+    out: str,
+    resume: bool,
+    init: str | None,
+    device: str | None,
+    threads: int | None,
+    max_steps: int | None,
+    checkpoint_minutes: float,
+    **changes: float | None,
+) -> None:
+    """Train a model. Ctrl-C saves a checkpoint; --resume continues from it."""
+    import torch
+    from tqdm import tqdm
+
+    from homoreg import training
+
+    folders = _all_of(pairs, more, "--pairs")
+    chosen = training.get_recipe(recipe, **{k: v for k, v in changes.items() if v is not None})
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with tqdm(total=chosen.epochs * chosen.steps_per_epoch, unit="step", disable=None) as bar:
+
+        def show(step: int, _total: int, figures: dict[str, float]) -> None:
+            bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()}, refresh=False)
+            bar.update(step - bar.n)
+
+        result = training.train(
+            chosen,
+            [training.Source(*_split_weight(folder)) for folder in folders],
+            out,
+            resume=resume,
+            init=init,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            max_steps=max_steps,
+            progress=show,
+        )
+    state = "finished" if result.finished else "stopped; continue it with --resume"
+    click.echo(f"{result.step} of {result.total} steps in {out}: {state}")
+    if not result.finished and (max_steps is None or result.step < max_steps):
+        click.get_current_context().exit(INTERRUPTED)
+
+
+@main.command()
+@click.argument("weights", metavar="FOLDER")
+@click.option("--pairs", multiple=True, metavar="DIR...", help="Folders the model was trained on.")
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--samples", default=480, show_default=True, type=click.IntRange(min=20))
+@click.option("--share", default=0.08, show_default=True, help="Held-back share of each folder's images.")
+@click.option("--threshold", default=0.5, show_default=True, help="Confidence that counts as reliable.")
+def calibrate(
+    weights: str, pairs: tuple[str, ...], more: tuple[str, ...], samples: int, share: float, threshold: float
+) -> None:
+    """Fit confidence and expected error of the weights in FOLDER on held-back images.
+
+    The fit is written into FOLDER/config.json.
+    """
+    from homoreg import training
+
+    sources = [training.Source(Path(folder)) for folder in _all_of(pairs, more, "--pairs")]
+    trust = training.calibrate(weights, sources, share=share, samples=samples, threshold=threshold)
+    for name, value in trust.as_dict().items():
+        click.echo(f"{name}: {value:.4f}")
+
+
+def _split_weight(text: str) -> tuple[Path, float]:
+    """``DIR=3`` as folder and weight; a folder whose own name looks like that wins."""
+    folder, separator, weight = text.rpartition("=")
+    if not separator or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return Path(text), 1.0
+    if not 0 < value < float("inf"):
+        raise InputError(f"{text!r} gives the weight {weight}; expected a positive number")
+    return Path(folder), value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""Registrar: two pictures in, one homography out, with a number that says how far to trust it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from homoreg.errors import InputError
+from homoreg.geometry import fit_matrix, image_corners, pad_matrix, transform_points
+from homoreg.hub import fetch
+from homoreg.imaging.reading import ImageLike, read_image
+from homoreg.models.base import HomographyModel
+from homoreg.models.storage import load_model
+from homoreg.registration import Registration
+from homoreg.trust import Trust
+from homoreg.views import PairViews
+
+__all__ = ["Prior", "Registrar"]
+
+Prior: TypeAlias = Literal["auto"] | ArrayLike | Tensor
+
+SIZE = 128  # side of the template frame in px
+SCOUT_SIZE = 64  # of the frames in which the field-of-view hypotheses are compared
+FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45)  # infrared field of view over that of the RGB
+SHIFTS = ((-0.125, 0.0), (0.125, 0.0), (0.0, -0.125), (0.0, 0.125))  # of other starts, in template sides
+SECOND_PASS_SLACK = 0.1  # log precision a second pass may lose and still be preferred
+WORST_PRECISION = -4.0  # the floor of the models' log precision
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A homography (3, 3) float64, infrared px to RGB px, and the log precision of its last solve."""
+
+    homography: Tensor
+    log_precision: float
+    diverged: bool = False
+
+
+class Registrar:
+    """Registers infrared pictures to RGB pictures with one trained model.
+
+    Make one with :meth:`from_pretrained`; call it with two pictures.
+
+    Parameters
+    ----------
+    model
+        Trained model, in evaluation mode.
+    name
+        What results call it.
+    trust
+        Calibration of its confidence.
+    device
+        Where it runs, such as "cpu" or "cuda".
+
+    Raises
+    ------
+    InputError
+        If the device is not there.
+    """
+
+    def __init__(
+        self, model: HomographyModel, *, name: str, trust: Trust | None = None, device: str | None = None
+    ) -> None:
+        chosen = device or "cpu"
+        try:
+            self.device = torch.device(chosen)
+            self.model = model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"device is {chosen!r}; expected cpu, or cuda where torch sees one ({error})"
+            ) from None
+        self.name = name
+        self.trust = trust or Trust()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str] = "m120", *, device: str | None = None
+    ) -> Registrar:
+        """Load a trained model.
+
+        Parameters
+        ----------
+        name
+            A registered name, see :func:`homoreg.list_models`, or a folder with ``config.json`` and
+            ``model.safetensors``. Embedded models need no network.
+        device
+            Where to run; the CPU by default.
+
+        Returns
+        -------
+        Registrar
+            Ready to be called.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such model or folder.
+        WeightsError, ConfigError
+            If the files are missing, corrupt, or do not fit each other.
+        """
+        folder = fetch(name)
+        model, config = load_model(folder)
+        return cls(model, name=folder.name, trust=Trust.from_dict(config["calibration"]), device=device)
+
+    def __repr__(self) -> str:
+        return (
+            f"Registrar({self.name!r}, architecture={self.model.architecture!r}, device={str(self.device)!r})"
+        )
+
+    def __call__(self, ir: ImageLike, rgb: ImageLike, *, prior: Prior = "auto") -> Registration:
+        """Register an infrared picture to an RGB picture.
+
+        Parameters
+        ----------
+        ir, rgb
+            Path, PIL image, array (H, W[, C]) or tensor ([C,] H, W); 8- or 16-bit or float; grey, RGB or
+            RGBA; any two sizes.
+        prior
+            First guess: a 3x3 matrix that maps infrared px to RGB px, or "auto", which compares
+            hypotheses about the two fields of view, centred on each other.
+
+        Returns
+        -------
+        Registration
+            Always, also where nothing fits: then with ``reliable`` False and the reason in ``status``.
+
+        Raises
+        ------
+        InputError
+            If an image or the prior is not usable; the message says why.
+        """
+        return self.register_many([(ir, rgb)], prior=prior)[0]
+
+    def register_many(
+        self,
+        pairs: Iterable[tuple[ImageLike, ImageLike]],
+        *,
+        prior: Prior | Sequence[Prior] = "auto",
+        batch_size: int = 16,
+    ) -> list[Registration]:
+        """Register many pairs, several at a time; the results are those of single calls.
+
+        Parameters
+        ----------
+        pairs
+            Infrared and RGB pictures as for a single call.
+        prior
+            One for all pairs, or a list with one for each.
+        batch_size
+            Pairs that go through the network together; memory grows with it.
+
+        Returns
+        -------
+        list of Registration
+            In the order of the pairs.
+
+        Raises
+        ------
+        InputError
+            If an image or a prior is not usable, their numbers differ, or ``batch_size`` is not positive.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected at least 1")
+        listed = list(pairs)
+        priors = _spread_prior(prior, len(listed))
+        results: list[Registration] = []
+        for first in range(0, len(listed), batch_size):
+            chunk = listed[first : first + batch_size]
+            views = [PairViews(read_image(ir, role="ir"), read_image(rgb, role="rgb")) for ir, rgb in chunk]
+            results += self._register(views, priors[first : first + batch_size])
+        return results
+
+    def _register(self, views: list[PairViews], priors: list[Tensor | None]) -> list[Registration]:
+        """Scout, first pass, second pass, other starts: each only for the pairs that need it."""
+        blank = [view.is_featureless for view in views]
+        starts = [_start(view, prior) for view, prior in zip(views, priors, strict=True)]
+        scouted = [i for i, p in enumerate(priors) if p is None and not blank[i]]
+        for i, start in zip(scouted, self._scout([views[i] for i in scouted]), strict=True):
+            starts[i] = start
+        best = [_Candidate(start, WORST_PRECISION) for start in starts]
+        active = [i for i in range(len(views)) if not blank[i]]
+        first = self._estimate([(views[i], starts[i]) for i in active], SIZE)
+        for i, candidate in zip(active, first, strict=True):
+            best[i] = candidate
+        self._second_pass(views, best, active)
+        unsure = [i for i in active if self.trust.confidence(best[i].log_precision) < self.trust.threshold]
+        self._other_starts(views, starts, best, unsure)
+        self._second_pass(views, best, unsure)
+        return [
+            self._result(view, candidate, featureless)
+            for view, candidate, featureless in zip(views, best, blank, strict=True)
+        ]
+
+    def _scout(self, views: list[PairViews]) -> list[Tensor]:
+        """Compare fields of view at low resolution and return the best placement of each pair."""
+        jobs = [(view, placement) for view in views for placement in _hypotheses(view)]
+        found = self._estimate(jobs, SCOUT_SIZE)
+        count = len(FIELD_RATIOS)
+        groups = [found[i : i + count] for i in range(0, len(found), count)]
+        return [max(group, key=lambda c: c.log_precision).homography for group in groups]
+
+    def _second_pass(self, views: list[PairViews], best: list[_Candidate], chosen: list[int]) -> None:
+        """Look again through the homography found; keep the second answer unless it is less certain."""
+        again = self._estimate([(views[i], best[i].homography) for i in chosen], SIZE)
+        for i, candidate in zip(chosen, again, strict=True):
+            if candidate.log_precision > best[i].log_precision - SECOND_PASS_SLACK and not candidate.diverged:
+                best[i] = candidate
+
+    def _other_starts(
+        self, views: list[PairViews], starts: list[Tensor], best: list[_Candidate], chosen: list[int]
+    ) -> None:
+        """Look from shifted placements; keep whatever is more certain."""
+        jobs = []
+        for i in chosen:
+            width, height = views[i].ir.size
+            for x, y in SHIFTS:
+                jobs.append((views[i], starts[i] @ pad_matrix(x * width, y * height)))
+        found = self._estimate(jobs, SIZE)
+        for k, candidate in enumerate(found):
+            i = chosen[k // len(SHIFTS)]
+            if candidate.log_precision > best[i].log_precision and not candidate.diverged:
+                best[i] = candidate
+
+    @torch.inference_mode()
+    def _estimate(self, jobs: list[tuple[PairViews, Tensor]], n: int, chunk: int = 16) -> list[_Candidate]:
+        """Run the model on placed pairs, at template size n."""
+        found: list[_Candidate] = []
+        for first in range(0, len(jobs), chunk):
+            part = jobs[first : first + chunk]
+            template = torch.cat([view.template(n) for view, _ in part]).to(self.device)
+            search = torch.cat([view.search(placement, n) for view, placement in part]).to(self.device)
+            estimate = self.model(template, search)
+            homographies = estimate.homography.cpu().double()
+            precisions = estimate.log_precision.cpu().tolist()
+            diverged = estimate.diverged.cpu().tolist()
+            for k, (view, placement) in enumerate(part):
+                homography = view.compose(placement, homographies[k], n)
+                lost = diverged[k] or not bool(torch.isfinite(homography).all())
+                found.append(
+                    _Candidate(placement, WORST_PRECISION, diverged=True)
+                    if lost
+                    else _Candidate(homography, precisions[k])
+                )
+        return found
+
+    def _result(self, view: PairViews, candidate: _Candidate, featureless: bool) -> Registration:
+        corners = image_corners(*view.ir.size, dtype=torch.float64)
+        quad = transform_points(candidate.homography, corners)
+        side = float((quad.roll(-1, 0) - quad).norm(dim=-1).mean())
+        confidence = self.trust.confidence(candidate.log_precision)
+        lost = featureless or candidate.diverged
+        return Registration.build(
+            candidate.homography.numpy(),
+            ir=view.ir,
+            rgb=view.rgb,
+            ir_tone=view.ir_tone,
+            rgb_tone=view.rgb_tone,
+            expected_error=self.trust.expected_error(candidate.log_precision) * side / (SIZE - 1),
+            confidence=0.0 if lost else confidence,
+            reliable=not lost and confidence >= self.trust.threshold,
+            model=self.name,
+            status="featureless" if featureless else "diverged" if candidate.diverged else "ok",
+        )
+
+
+def _hypotheses(view: PairViews) -> list[Tensor]:
+    """Placements of the infrared picture centred on the RGB picture, one a field-of-view ratio."""
+    (width, height), (rgb_width, rgb_height) = view.ir.size, view.rgb.size
+    # The ratio is that of the geometric means, so that it is one number for pictures of unlike aspects.
+    even = (rgb_width * rgb_height / (width * height)) ** 0.5
+    placements = []
+    for ratio in FIELD_RATIOS:
+        scale = ratio * even
+        x, y = (rgb_width - 1 - scale * (width - 1)) / 2, (rgb_height - 1 - scale * (height - 1)) / 2
+        placements.append(torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]], dtype=torch.float64))
+    return placements
+
+
+def _start(view: PairViews, prior: Tensor | None) -> Tensor:
+    """The prior, or both pictures taken to show the same field of view."""
+    return fit_matrix(view.ir.size, view.rgb.size) if prior is None else prior
+
+
+def _spread_prior(prior: Any, count: int) -> list[Tensor | None]:
+    """One checked prior a pair; None stands for "auto"."""
+    if isinstance(prior, list | tuple) and _are_priors(prior):
+        if len(prior) != count:
+            raise InputError(
+                f"got {len(prior)} priors for {count} pairs; expected one for all or one for each"
+            )
+        return [_check_prior(one) for one in prior]
+    return [_check_prior(prior)] * count
+
+
+def _are_priors(values: Sequence[Any]) -> bool:
+    """Whether a sequence holds priors rather than the rows of one."""
+    try:
+        return all(isinstance(value, str) or np.ndim(value) == 2 for value in values)
+    except ValueError:  # rows of unequal lengths
+        return False
+
+
+def _check_prior(prior: Any) -> Tensor | None:
+    if isinstance(prior, str):
+        if prior == "auto":
+            return None
+        raise InputError(f'prior is {prior!r}; expected "auto" or a 3x3 matrix from infrared px to RGB px')
+    if isinstance(prior, Tensor):
+        prior = prior.detach().cpu().numpy()
+    try:
+        matrix = np.asarray(prior, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f'prior is a {type(prior).__name__}; expected "auto" or a 3x3 matrix from infrared px to RGB px'
+        ) from None
+    if matrix.shape != (3, 3):
+        raise InputError(f"prior has shape {matrix.shape}; expected (3, 3), a map from infrared px to RGB px")
+    if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
+        raise InputError(
+            f"prior {matrix.tolist()} is singular or not finite; expected an invertible homography"
+        )
+    return torch.from_numpy(matrix / matrix[2, 2])
