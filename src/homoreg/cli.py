@@ -8,6 +8,7 @@ commands, so that ``homoreg --help`` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -323,9 +324,13 @@ def train(
     chosen = training.get_recipe(recipe, **{k: v for k, v in changes.items() if v is not None})
     if threads is not None:
         torch.set_num_threads(threads)
-    with tqdm(total=chosen.epochs * chosen.steps_per_epoch, unit="step", disable=None) as bar:
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, the first
+    total = chosen.epochs * chosen.steps_per_epoch
+    with tqdm(total=total, unit="step", disable=None if speaks else True) as bar:
 
         def show(step: int, _total: int, figures: dict[str, float]) -> None:
+            if bar.n == 0:
+                bar.initial = bar.n = step - 1  # a resumed run's rate counts its own steps only
             bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()}, refresh=False)
             bar.update(step - bar.n)
 
@@ -340,6 +345,8 @@ def train(
             max_steps=max_steps,
             progress=show,
         )
+    if not speaks:
+        return
     state = "finished" if result.finished else "stopped; continue it with --resume"
     click.echo(f"{result.step} of {result.total} steps in {out}: {state}")
     if not result.finished and (max_steps is None or result.step < max_steps):

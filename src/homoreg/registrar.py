@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from homoreg.errors import InputError
-from homoreg.geometry import fit_matrix, image_corners, pad_matrix, transform_points
+from homoreg.geometry import fit_matrix, image_corners, pad_matrix, square_prior, transform_points
 from homoreg.hub import fetch
 from homoreg.imaging.reading import ImageLike, read_image
 from homoreg.models.base import HomographyModel
@@ -30,7 +30,7 @@ SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which the field-of-view hypotheses are compared
 FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45)  # infrared field of view over that of the RGB
 SHIFTS = ((-0.125, 0.0), (0.125, 0.0), (0.0, -0.125), (0.0, 0.125))  # of other starts, in template sides
-SECOND_PASS_SLACK = 0.1  # log precision a second pass may lose and still be preferred
+SLACK = 0.1  # log precision that a further look may lose and still be preferred
 WORST_PRECISION = -4.0  # the floor of the models' log precision
 
 
@@ -40,7 +40,11 @@ class _Candidate:
 
     homography: Tensor
     log_precision: float
-    diverged: bool = False
+
+    @property
+    def diverged(self) -> bool:
+        """No answer was accepted: the homography is the start."""
+        return self.log_precision <= WORST_PRECISION
 
 
 class Registrar:
@@ -72,7 +76,7 @@ class Registrar:
         try:
             self.device = torch.device(chosen)
             self.model = model.to(self.device).eval()
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise InputError(
                 f"device is {chosen!r}; expected cpu, or cuda where torch sees one ({error})"
             ) from None
@@ -178,65 +182,71 @@ class Registrar:
         return results
 
     def _register(self, views: list[PairViews], priors: list[Tensor | None]) -> list[Registration]:
-        """Scout, first pass, second pass, other starts: each only for the pairs that need it."""
+        """Scout where there is no prior, look twice, and try other starts where in doubt."""
         blank = [view.is_featureless for view in views]
         starts = [_start(view, prior) for view, prior in zip(views, priors, strict=True)]
-        scouted = [i for i, p in enumerate(priors) if p is None and not blank[i]]
-        for i, start in zip(scouted, self._scout([views[i] for i in scouted]), strict=True):
-            starts[i] = start
         best = [_Candidate(start, WORST_PRECISION) for start in starts]
         active = [i for i in range(len(views)) if not blank[i]]
-        first = self._estimate([(views[i], starts[i]) for i in active], SIZE)
-        for i, candidate in zip(active, first, strict=True):
-            best[i] = candidate
-        self._second_pass(views, best, active)
+        free = [i for i in active if priors[i] is None]
+        given = [i for i in active if priors[i] is not None]
+        self._scout(views, best, free, [_hypotheses(views[i]) for i in free])
+        self._look(views, best, given, refine=False)
+        self._look(views, best, active, refine=True)
         unsure = [i for i in active if self.trust.confidence(best[i].log_precision) < self.trust.threshold]
-        self._other_starts(views, starts, best, unsure)
-        self._second_pass(views, best, unsure)
+        others = [_Candidate(starts[i], WORST_PRECISION) for i in range(len(views))]
+        self._scout(views, others, unsure, [_shifted(views[i], starts[i]) for i in unsure])
+        self._look(views, others, unsure, refine=True)
+        for i in unsure:
+            best[i] = max(best[i], others[i], key=lambda c: c.log_precision)
+        self._look(views, best, unsure, refine=True)
         return [
             self._result(view, candidate, featureless)
             for view, candidate, featureless in zip(views, best, blank, strict=True)
         ]
 
-    def _scout(self, views: list[PairViews]) -> list[Tensor]:
-        """Compare fields of view at low resolution and return the best placement of each pair."""
-        jobs = [(view, placement) for view in views for placement in _hypotheses(view)]
-        found = self._estimate(jobs, SCOUT_SIZE)
-        count = len(FIELD_RATIOS)
-        groups = [found[i : i + count] for i in range(0, len(found), count)]
-        return [max(group, key=lambda c: c.log_precision).homography for group in groups]
-
-    def _second_pass(self, views: list[PairViews], best: list[_Candidate], chosen: list[int]) -> None:
-        """Look again through the homography found; keep the second answer unless it is less certain."""
-        again = self._estimate([(views[i], best[i].homography) for i in chosen], SIZE)
-        for i, candidate in zip(chosen, again, strict=True):
-            if candidate.log_precision > best[i].log_precision - SECOND_PASS_SLACK and not candidate.diverged:
-                best[i] = candidate
-
-    def _other_starts(
-        self, views: list[PairViews], starts: list[Tensor], best: list[_Candidate], chosen: list[int]
+    def _scout(
+        self,
+        views: list[PairViews],
+        best: list[_Candidate],
+        chosen: list[int],
+        placements: list[list[Tensor]],
     ) -> None:
-        """Look from shifted placements; keep whatever is more certain."""
-        jobs = []
-        for i in chosen:
-            width, height = views[i].ir.size
-            for x, y in SHIFTS:
-                jobs.append((views[i], starts[i] @ pad_matrix(x * width, y * height)))
-        found = self._estimate(jobs, SIZE)
-        for k, candidate in enumerate(found):
-            i = chosen[k // len(SHIFTS)]
-            if candidate.log_precision > best[i].log_precision and not candidate.diverged:
+        """Compare placements of each chosen pair in small frames and keep the answer to the best."""
+        jobs = [(views[i], one) for i, tried in zip(chosen, placements, strict=True) for one in tried]
+        found = iter(self._estimate(jobs, SCOUT_SIZE, quick=True))
+        for i, tried in zip(chosen, placements, strict=True):
+            answers = [next(found) for _ in tried]
+            winner = max(answers, key=lambda c: c.log_precision)
+            # Precisions in small frames do not compare with those in full ones: any full answer wins.
+            best[i] = _Candidate(winner.homography, WORST_PRECISION)
+
+    def _look(
+        self, views: list[PairViews], best: list[_Candidate], chosen: list[int], *, refine: bool
+    ) -> None:
+        """Look through the best placement so far; keep the answer unless it is less certain."""
+        found = self._estimate([(views[i], best[i].homography) for i in chosen], SIZE, refine=refine)
+        for i, candidate in zip(chosen, found, strict=True):
+            if candidate.log_precision > best[i].log_precision - SLACK and not candidate.diverged:
                 best[i] = candidate
 
     @torch.inference_mode()
-    def _estimate(self, jobs: list[tuple[PairViews, Tensor]], n: int, chunk: int = 16) -> list[_Candidate]:
-        """Run the model on placed pairs, at template size n."""
+    def _estimate(
+        self,
+        jobs: list[tuple[PairViews, Tensor]],
+        n: int,
+        *,
+        refine: bool = False,
+        quick: bool = False,
+        chunk: int = 16,
+    ) -> list[_Candidate]:
+        """Run the model on placed pairs, at template size n; ``refine`` starts from the placement itself."""
         found: list[_Candidate] = []
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
             template = torch.cat([view.template(n) for view, _ in part]).to(self.device)
             search = torch.cat([view.search(placement, n) for view, placement in part]).to(self.device)
-            estimate = self.model(template, search)
+            initial = square_prior(n, dtype=torch.float32).to(self.device).expand(len(part), 3, 3)
+            estimate = self.model(template, search, initial=initial if refine else None, quick=quick)
             homographies = estimate.homography.cpu().double()
             precisions = estimate.log_precision.cpu().tolist()
             diverged = estimate.diverged.cpu().tolist()
@@ -244,9 +254,7 @@ class Registrar:
                 homography = view.compose(placement, homographies[k], n)
                 lost = diverged[k] or not bool(torch.isfinite(homography).all())
                 found.append(
-                    _Candidate(placement, WORST_PRECISION, diverged=True)
-                    if lost
-                    else _Candidate(homography, precisions[k])
+                    _Candidate(placement, WORST_PRECISION) if lost else _Candidate(homography, precisions[k])
                 )
         return found
 
@@ -281,6 +289,12 @@ def _hypotheses(view: PairViews) -> list[Tensor]:
         x, y = (rgb_width - 1 - scale * (width - 1)) / 2, (rgb_height - 1 - scale * (height - 1)) / 2
         placements.append(torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]], dtype=torch.float64))
     return placements
+
+
+def _shifted(view: PairViews, start: Tensor) -> list[Tensor]:
+    """The start, and starts a share of the infrared frame beside it."""
+    width, height = view.ir.size
+    return [start, *(start @ pad_matrix(x * width, y * height) for x, y in SHIFTS)]
 
 
 def _start(view: PairViews, prior: Tensor | None) -> Tensor:

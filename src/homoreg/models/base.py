@@ -63,7 +63,9 @@ class HomographyModel(nn.Module, ABC):
         """The frozen dataclass this model was built from."""
 
     @abstractmethod
-    def forward(self, template: Tensor, search: Tensor) -> HomographyEstimate:
+    def forward(
+        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+    ) -> HomographyEstimate:
         """Estimate the homography from template pixels to search pixels.
 
         Parameters
@@ -72,6 +74,12 @@ class HomographyModel(nn.Module, ABC):
             Shape (B, 3, n, n), in [0, 1], infrared.
         search
             Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB.
+        initial
+            Shape (B, 3, 3): where to start, for architectures that refine; they find a start themselves
+            without it. Others ignore it.
+        quick
+            Ask for a cheaper and coarser answer, where the architecture has one. The log precisions of quick
+            answers compare with one another only.
 
         Raises
         ------

@@ -65,11 +65,12 @@ class MConfig:
     hidden: tuple[int, int, int] = (96, 64, 32)  # channels of the refiners at 1/8, 1/4, 1/2
     radius: tuple[int, int, int] = (4, 4, 2)  # correlation radius in cells at 1/8, 1/4, 1/2
     steps: tuple[int, int, int] = (2, 3, 2)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
+    quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
             raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
-        if min(self.layers, *self.radius, *self.steps) < 0:
+        if min(self.layers, *self.radius, *self.steps, *self.quick_steps) < 0:
             raise ConfigError(f"{self} has a negative count; layers, radius and steps must be at least 0")
         if self.width8 % 4 or self.width8 % self.heads:
             raise ConfigError(
@@ -230,6 +231,7 @@ class M(HomographyModel):
         search: Tensor,
         *,
         initial: Tensor | None = None,
+        quick: bool = False,
         steps: Sequence[int] | None = None,
         guide: Guide | None = None,
     ) -> HomographyEstimate:
@@ -243,6 +245,8 @@ class M(HomographyModel):
             Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB.
         initial
             Shape (B, 3, 3): start of the refinement. Without it, global matching gives the start.
+        quick
+            Take the config's ``quick_steps``.
         steps
             Refinement steps at 1/8, 1/4 and 1/2; the config's by default. Without any step there is no
             prediction of precision: covariance and log precision then say nothing.
@@ -261,7 +265,8 @@ class M(HomographyModel):
             If the shapes or the type do not fit, or ``steps`` are not three counts.
         """
         n = self.check_input(template, search)
-        steps = self._config.steps if steps is None else steps
+        if steps is None:
+            steps = self._config.quick_steps if quick else self._config.steps
         if len(steps) != 3 or min(steps) < 0:
             raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
         if initial is not None and tuple(initial.shape) != (len(template), 3, 3):

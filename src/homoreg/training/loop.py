@@ -66,6 +66,8 @@ def split_sources(
 ) -> tuple[list[SourcePair], list[float], list[SourcePair]]:
     """Hold back the last images of each folder (neighbouring frames stay on one side).
 
+    A share above 0 holds back at least one image and leaves at least one to train on.
+
     Returns
     -------
     tuple
@@ -76,7 +78,8 @@ def split_sources(
     held: list[SourcePair] = []
     for source in sources:
         pairs = find_pairs(source.folder)
-        keep = len(pairs) - (max(1, round(share * len(pairs))) if share > 0 and len(pairs) > 1 else 0)
+        back = max(1, round(share * len(pairs))) if share > 0 else 0
+        keep = max(1, len(pairs) - back)
         training += pairs[:keep]
         weights += [source.weight / keep**0.5] * keep
         held += pairs[keep:]

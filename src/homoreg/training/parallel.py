@@ -43,7 +43,7 @@ class Parallel:
             raise ConfigError(f"device is {name!r}, but torch sees no CUDA device here; pass cpu")
         try:
             torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError, NotImplementedError):
+        except (RuntimeError, AssertionError, ImportError):
             raise ConfigError(
                 f"device is {name!r}, which torch does not see here; pass cpu or cuda"
             ) from None
