@@ -24,8 +24,15 @@ PAGES = (
     ROOT / "src" / "homoreg" / "weights" / "m120" / "README.md",
 )
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-LENGTHS = (("mean", "mean"), ("std", "std"), ("min", "min"), ("q25", "25 %"), ("median", "median"))
-LENGTHS += (("q75", "75 %"), ("max", "max"))
+LENGTHS = (
+    ("mean", "mean"),
+    ("std", "std"),
+    ("min", "min"),
+    ("q25", "25 %"),
+    ("median", "median"),
+    ("q75", "75 %"),
+    ("max", "max"),
+)
 SHARES = (("under_1", "< 1 px"), ("under_3", "< 3 px"), ("under_5", "< 5 px"), ("under_10", "< 10 px"))
 
 
@@ -61,9 +68,7 @@ def main() -> int:
     digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     measured = {row["weights"] for row in rows if row["method"] == "m120"}
     if not all(digest.startswith(one) and one for one in measured) or not measured:
-        print(
-            f"{RESULTS.name} was measured on weights {sorted(measured)}, not on {digest[:12]}: evaluate again"
-        )
+        print(f"{RESULTS.name} is about weights {sorted(measured)}, not {digest[:12]}: evaluate again")
         return 1
     stale = []
     for path in PAGES:

@@ -66,7 +66,11 @@ class PairViews:
         template = self.template(128)[0].permute(1, 2, 0).numpy()
         level = max(0, min(self.rgb.size).bit_length() - 8)
         whole = self._rgb_at(level)[0].permute(1, 2, 0).numpy()
-        return is_featureless(template) or is_featureless(whole)
+        mask = None
+        if self.rgb.mask is not None:
+            size = (whole.shape[1], whole.shape[0])
+            mask = _resize(self.rgb.mask.astype(np.uint8) * 255, size) > 127
+        return is_featureless(template) or is_featureless(whole, mask)
 
     def to_template(self, n: int) -> Tensor:
         """Infrared px to template px, (3, 3) float64."""
@@ -75,8 +79,7 @@ class PairViews:
     def template(self, n: int) -> Tensor:
         """The infrared frame, (1, 3, n, n) float32 in [0, 1]."""
         if n not in self._templates:
-            pixels = _resize(self.ir.pixels, (n, n))
-            unit = _unit(pixels, self.ir_tone)
+            unit = _frame(self.ir.pixels, self.ir_tone, (n, n))
             if self.ir.mask is not None:
                 inside = _resize(self.ir.mask.astype(np.uint8) * 255, (n, n)) > 127
                 unit = fill_outside(unit, torch.from_numpy(inside)[None, None])
@@ -121,7 +124,7 @@ class PairViews:
         """The RGB picture reduced by 2**level, (1, 3, H, W) in [0, 1]."""
         if level not in self._reduced:
             width, height = (max(1, round(side / 2**level)) for side in self.rgb.size)
-            self._reduced[level] = _unit(_resize(self.rgb.pixels, (width, height)), self.rgb_tone)
+            self._reduced[level] = _frame(self.rgb.pixels, self.rgb_tone, (width, height))
         return self._reduced[level]
 
 
@@ -149,5 +152,11 @@ def _resize(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return pixels
 
 
-def _unit(pixels: NDArray[Any], tone: Tone) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(tone.apply(pixels).transpose(2, 0, 1)))[None]
+def _frame(pixels: NDArray[Any], tone: Tone, size: tuple[int, int]) -> Tensor:
+    """Pixels as a tensor (1, 3, height, width) in [0, 1] of the given size (width, height)."""
+    if pixels.dtype == np.float32:
+        # Toned first: a stretch would make texture of the rounding of a resized constant 293.15 K.
+        unit = _resize(tone.apply(pixels), size)
+    else:
+        unit = tone.apply(_resize(pixels, size))
+    return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1)))[None]

@@ -287,3 +287,10 @@ def test_the_infrared_is_the_fourth_channel(tmp_path: Path) -> None:
     save(tmp_path / "ir" / "a.png", infrared_of(rgb))
     pulled, _ = ImageBank(find_pairs(tmp_path)).pull(torch.tensor([0]), torch.eye(3)[None], (32, 32))
     assert torch.equal(pulled[0, 3], torch.from_numpy(infrared_of(rgb)[..., 0]) / 255)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    for suffix in ("png", "jpg"):
+        cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(DataError, match=r"holds a\.jpg and a\.png; expected one image a name"):
+        find_pairs(tmp_path)

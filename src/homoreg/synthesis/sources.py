@@ -36,7 +36,15 @@ class SourcePair:
 
 def _images(folder: Path) -> dict[str, Path]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.stem: path for path in files}
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
+            raise DataError(
+                f"{folder} holds {found[path.stem].name} and {path.name}; expected one image a name: "
+                "remove one"
+            )
+        found[path.stem] = path
+    return found
 
 
 def find_pairs(folder: str | Path) -> list[SourcePair]:
@@ -56,7 +64,8 @@ def find_pairs(folder: str | Path) -> list[SourcePair]:
     Raises
     ------
     DataError
-        If the folder is missing or holds no pair, or an image has no partner of the same name.
+        If the folder is missing or holds no pair, two images of a folder have one name, or an image has no
+        partner of the same name.
     """
     root = Path(folder)
     if not root.is_dir():
