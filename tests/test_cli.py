@@ -59,11 +59,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_the_commands() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("register", "eval", "synth", "train", "models"):
+    for command in ("register", "eval", "synth", "train", "models", "publish"):
         assert f"\n  {command} " in result.output
 
 
-@pytest.mark.parametrize("command", ["register", "eval", "synth", "train", "models"])
+@pytest.mark.parametrize("command", ["register", "eval", "synth", "train", "models", "publish"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_explains_itself(command: str, flag: str) -> None:
     result = run(command, flag)
@@ -120,7 +120,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
 def test_errors_become_a_line_and_a_code(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
 ) -> None:
-    def fail(_: str) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("homoreg.models.registry.list_models", fail)
@@ -129,7 +129,7 @@ def test_errors_become_a_line_and_a_code(
 
 
 def test_a_bug_is_not_disguised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: str) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("homoreg.models.registry.list_models", fail)
@@ -348,6 +348,17 @@ def test_synth_refuses(tmp_path: Path) -> None:
 def test_models_lists_names() -> None:
     assert run("models").stdout.splitlines() == homoreg.list_models()
     assert run("models", "m1*").stdout.splitlines() == homoreg.list_models("m1*")
+
+
+def test_models_by_place_and_architecture() -> None:
+    for flag, embedded in (("--embedded", True), ("--not-embedded", False)):
+        names = homoreg.list_models(embedded=embedded)
+        if names:
+            assert run("models", flag).stdout.splitlines() == names
+        else:
+            assert refusal("models", flag).startswith("no model matches '*'")
+    assert run("models", "--architecture", "m").stdout.splitlines() == homoreg.list_models(architecture="m")
+    assert refusal("models", "--architecture", "x").startswith("no architecture is called 'x'")
 
 
 def test_models_says_when_none_matches() -> None:

@@ -12,11 +12,12 @@ import pytest
 import homoreg
 
 ERRORS = {
-    "ConfigError", "DataError", "HomoregError", "ImageReadError",
+    "ConfigError", "DataError", "HomoregError", "HubError", "ImageReadError",
     "InputError", "OutputError", "UnknownNameError", "WeightsError",
 }  # fmt: skip
 SUBMODULES = {
-    "errors", "evaluation", "geometry", "imaging", "losses", "metrics", "models", "synthesis", "training",
+    "baselines", "errors", "evaluation", "geometry", "imaging", "losses", "metrics", "models", "synthesis",
+    "training",
 }  # fmt: skip
 OBJECTS = {"Registrar", "Registration", "__version__", "list_models"}
 

@@ -259,6 +259,7 @@ def test_a_prior_far_from_the_image(untrained: Registrar, pictures: list[tuple[P
     result = untrained(*pictures[0], prior=similarity(1.0, 10_000, 10_000))
     assert np.isfinite(result.homography).all()
     assert result.overlap == 0
+    assert not result.reliable
 
 
 # --- any image ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The command line: ``homoreg register | eval | synth | train | models``.
+"""The command line: ``homoreg register | eval | synth | train | models | publish``.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 bad input or usage
 (one line ``Error: ...``, no traceback), 130 interrupted. torch and the rest are imported inside the
@@ -69,7 +69,7 @@ def main() -> None:
 @click.argument("ir")
 @click.argument("rgb")
 @click.option("-o", "--out", metavar="DIR", help="Write pictures and JSON into this folder.")
-@click.option("--model", default="m120", show_default=True, help="Name (see `homoreg models`) or folder.")
+@click.option("--model", default="m120", show_default=True, help="Name, folder or OWNER/NAME.")
 @click.option(
     "--prior",
     default="auto",
@@ -193,10 +193,13 @@ def _evaluate_all(
 ) -> list[Evaluation]:
     """Rows set by set, doing nothing first."""
     from homoreg.evaluation import do_nothing, evaluate, weights_digest
-    from homoreg.hub import fetch
+    from homoreg.pretrained import locate
     from homoreg.registrar import Registrar
 
-    registrars = [(Registrar.from_pretrained(m, device=device), weights_digest(fetch(m))) for m in models]
+    registrars = []
+    for model in models:
+        folder = locate(model).folder
+        registrars.append((Registrar.from_pretrained(model, device=device), weights_digest(folder)))
     rows = []
     for pairs in sets:
         rows.append(do_nothing(pairs))
@@ -264,18 +267,51 @@ def synth(
 
 @main.command()
 @click.argument("pattern", default="*")
-def models(pattern: str) -> None:
+@click.option("--embedded/--not-embedded", default=None, help="Whether the weights are in this installation.")
+@click.option("--architecture", metavar="NAME", help="Only models of this architecture.")
+def models(pattern: str, embedded: bool | None, architecture: str | None) -> None:
     """List the trained models.
 
     PATTERN restricts the list to matching names, such as "m*".
     """
     from homoreg.models.registry import list_models
 
-    names = list_models(pattern)
+    names = list_models(pattern, embedded=embedded, architecture=architecture)
     if not names:
         known = ", ".join(list_models())
         raise InputError(f"no model matches {pattern!r}; known models: {known}")
     click.echo("\n".join(names))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every registered model.")
+@click.option("--owner", metavar="NAME", help="Your account or organisation on the Hub.")
+@click.option("--out", default="dist/hub", show_default=True, metavar="DIR", help="For the staged folders.")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--dry-run", is_flag=True, help="Stage only; upload nothing.")
+def publish(
+    names: tuple[str, ...], everything: bool, owner: str | None, out: str, private: bool, dry_run: bool
+) -> None:
+    """Publish registered models on the Hugging Face Hub.
+
+    Stages each as a folder, uploads it to OWNER/homoreg-NAME, and prints the pin to commit in
+    src/homoreg/pins.py. Log in first with `hf auth login`.
+    """
+    from homoreg.models.registry import list_models
+    from homoreg.pins import UNPUBLISHED_OWNER
+    from homoreg.publish import publish as publish_models
+
+    if bool(names) == everything:
+        raise click.UsageError("Name the models to publish, or give --all.")
+    if owner is None and not dry_run:
+        raise click.UsageError("Missing option '--owner'; only a --dry-run does without.")
+    owner = owner or UNPUBLISHED_OWNER
+    chosen = list_models() if everything else names
+    for done in publish_models(chosen, owner, out, dry_run=dry_run, private=private or None):
+        place = "not uploaded" if done.pin.commit is None else done.pin.repository
+        click.echo(f"{done.name}: {done.folder}, {place}", err=True)
+        click.echo(done.pin.as_source(done.name))
 
 
 @main.command()

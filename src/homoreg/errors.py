@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "HomoregError",
+    "HubError",
     "ImageReadError",
     "InputError",
     "OutputError",
@@ -45,6 +46,10 @@ class UnknownNameError(HomoregError, LookupError):
 
 class WeightsError(HomoregError, ValueError):
     """Weights are corrupt, incomplete, or do not fit the architecture they are loaded into."""
+
+
+class HubError(HomoregError, OSError):
+    """A hub cannot be reached, refuses access, or gives no sensible answer."""
 
 
 class OutputError(HomoregError, OSError):

@@ -24,7 +24,7 @@ def per_pair_corner_error(predicted: Tensor, truth: Tensor, size: int) -> Tensor
     Returns
     -------
     Tensor
-        Shape (B,), px. Differentiable; infinite where a corner reaches the horizon.
+        Shape (B,), px. Differentiable; infinite or NaN where a corner lies on the horizon.
     """
     corners = image_corners(size, size, dtype=truth.dtype, device=truth.device)
     difference = transform_points(predicted, corners) - transform_points(truth, corners)

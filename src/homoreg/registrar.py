@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,13 +15,17 @@ from torch import Tensor
 
 from homoreg.errors import InputError
 from homoreg.geometry import fit_matrix, image_corners, pad_matrix, square_prior, transform_points
-from homoreg.hub import fetch
 from homoreg.imaging.reading import ImageLike, read_image
+from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyModel
 from homoreg.models.storage import load_model
+from homoreg.pretrained import locate
 from homoreg.registration import Registration
 from homoreg.trust import Trust
 from homoreg.views import PairViews
+
+if TYPE_CHECKING:
+    from homoreg.evaluation import Evaluation
 
 __all__ = ["Prior", "Registrar"]
 
@@ -31,6 +36,7 @@ SCOUT_SIZE = 64  # of the frames in which the field-of-view hypotheses are compa
 FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45)  # infrared field of view over that of the RGB
 SHIFTS = ((-0.125, 0.0), (0.125, 0.0), (0.0, -0.125), (0.0, 0.125))  # of other starts, in template sides
 SLACK = 0.1  # log precision that a further look may lose and still be preferred
+LEAST_OVERLAP = 0.2  # share of the infrared frame that must lie in the RGB picture to be reliable
 WORST_PRECISION = -4.0  # the floor of the models' log precision
 
 
@@ -63,6 +69,13 @@ class Registrar:
     device
         Where it runs, such as "cpu" or "cuda".
 
+    Attributes
+    ----------
+    training
+        Facts about the training, kept in the config and shown in the model card.
+    folder
+        Where the model was loaded from; None if it was not.
+
     Raises
     ------
     InputError
@@ -82,18 +95,39 @@ class Registrar:
             ) from None
         self.name = name
         self.trust = trust or Trust()
+        self.training: dict[str, Any] = {}
+        self.folder: Path | None = None
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str] = "m120", *, device: str | None = None
+        cls,
+        name: str | os.PathLike[str] = "m120",
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | None = None,
     ) -> Registrar:
         """Load a trained model.
 
         Parameters
         ----------
         name
-            A registered name, see :func:`homoreg.list_models`, or a folder with ``config.json`` and
-            ``model.safetensors``. Embedded models need no network.
+            A registered name, see :func:`homoreg.list_models`; a folder with ``config.json`` and
+            ``model.safetensors``; or ``"OWNER/NAME"`` or ``"OWNER/NAME@REVISION"`` on the Hugging Face Hub.
+            Embedded models need no network.
+        revision
+            Branch, tag or commit of a repository; its main branch by default.
+        cache_dir
+            Where downloads are kept; by default that of ``huggingface_hub``, which ``HF_HOME`` moves.
+        token
+            Access token; True takes the one that is logged in, False none.
+        local_files_only
+            Use the cache and never the network; so does ``HF_HUB_OFFLINE=1``.
+        force_download
+            Download again what is in the cache.
         device
             Where to run; the CPU by default.
 
@@ -105,13 +139,109 @@ class Registrar:
         Raises
         ------
         UnknownNameError
-            If there is no such model or folder.
+            If there is no such model, folder, repository or revision.
         WeightsError, ConfigError
-            If the files are missing, corrupt, or do not fit each other.
+            If the files are missing, corrupt, not those that are pinned, or do not fit each other.
+        HubError, OutputError
+            If the Hub gives no answer and the cache has no copy, or the cache cannot be written.
+        InputError
+            If the arguments contradict each other, or the device is not there.
         """
-        folder = fetch(name)
-        model, config = load_model(folder)
-        return cls(model, name=folder.name, trust=Trust.from_dict(config["calibration"]), device=device)
+        source = locate(
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        model, config = load_model(source.folder)
+        registrar = cls(model, name=source.name, trust=Trust.from_dict(config["calibration"]), device=device)
+        registrar.training, registrar.folder = config["training"], source.folder
+        return registrar
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        results: Sequence[Evaluation] = (),
+        pictures: Mapping[str, Registration] | None = None,
+    ) -> Path:
+        """Write a folder that :meth:`from_pretrained` loads back equal.
+
+        Parameters
+        ----------
+        folder
+            Created if it is not there. Gets config.json, model.safetensors, README.md (a model card) and the
+            pictures; files of these names are replaced.
+        results
+            Evaluations for the card's table. Without them the card says that nothing was measured, unless it
+            comes with weights that are unchanged.
+        pictures
+            Registrations for the card to show, by caption.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; then nothing of it is.
+        """
+        from homoreg import publish
+
+        return publish.save(self, folder, results=results, pictures=pictures)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        results: Sequence[Evaluation] = (),
+        pictures: Mapping[str, Registration] | None = None,
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face Hub, in one commit.
+
+        Parameters
+        ----------
+        repository
+            ``"OWNER/NAME"``; made if it does not exist.
+        private
+            Whether a repository made for this is private; by default what the owner's settings say.
+        revision
+            Branch, made if it does not exist; the main branch by default.
+        token
+            Access token that may write; by default the one that is logged in.
+        results, pictures
+            As for :meth:`save_pretrained`.
+
+        Returns
+        -------
+        str
+            Full commit: ``from_pretrained(f"{repository}@{commit}")`` loads these weights for ever.
+
+        Raises
+        ------
+        HubError
+            If the Hub cannot be reached or refuses.
+        InputError
+            If repository or revision cannot be a name.
+        """
+        from homoreg import publish
+
+        return publish.push(
+            self,
+            repository,
+            private=private,
+            revision=revision,
+            token=token,
+            results=results,
+            pictures=pictures,
+        )
 
     def __repr__(self) -> str:
         return (
@@ -168,11 +298,11 @@ class Registrar:
         Raises
         ------
         InputError
-            If an image or a prior is not usable, their numbers differ, or ``batch_size`` is not positive.
+            If an image or a prior is not usable, their numbers differ, or ``batch_size`` is not a positive
+            whole number.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; expected at least 1")
         listed = list(pairs)
+        _check_call(listed, batch_size)
         priors = _spread_prior(prior, len(listed))
         results: list[Registration] = []
         for first in range(0, len(listed), batch_size):
@@ -264,6 +394,8 @@ class Registrar:
         side = float((quad.roll(-1, 0) - quad).norm(dim=-1).mean())
         confidence = self.trust.confidence(candidate.log_precision)
         lost = featureless or candidate.diverged
+        seen = share_inside(candidate.homography.numpy(), view.ir.size, view.rgb.size)
+        trusted = not lost and seen >= LEAST_OVERLAP and confidence >= self.trust.threshold
         return Registration.build(
             candidate.homography.numpy(),
             ir=view.ir,
@@ -272,7 +404,7 @@ class Registrar:
             rgb_tone=view.rgb_tone,
             expected_error=self.trust.expected_error(candidate.log_precision) * side / (SIZE - 1),
             confidence=0.0 if lost else confidence,
-            reliable=not lost and confidence >= self.trust.threshold,
+            reliable=trusted,
             model=self.name,
             status="featureless" if featureless else "diverged" if candidate.diverged else "ok",
         )
@@ -300,6 +432,17 @@ def _shifted(view: PairViews, start: Tensor) -> list[Tensor]:
 def _start(view: PairViews, prior: Tensor | None) -> Tensor:
     """The prior, or both pictures taken to show the same field of view."""
     return fit_matrix(view.ir.size, view.rgb.size) if prior is None else prior
+
+
+def _check_call(pairs: list[Any], batch_size: Any) -> None:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; expected a whole number from 1 up, such as 16")
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            size = f" of {len(pair)}" if isinstance(pair, list | tuple) else ""
+            raise InputError(
+                f"pair {index} is a {type(pair).__name__}{size}; expected an infrared image and an RGB image"
+            )
 
 
 def _spread_prior(prior: Any, count: int) -> list[Tensor | None]:

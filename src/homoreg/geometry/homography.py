@@ -92,7 +92,8 @@ def transform_points(homography: Tensor, points: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape (..., N, 2), px, in the target frame. A point on the horizon line maps to infinity.
+        Shape (..., N, 2), px, in the target frame. The coordinates of a point on the horizon line are
+        infinite, or NaN where the numerator is 0, too.
 
     Raises
     ------

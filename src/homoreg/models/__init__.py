@@ -3,7 +3,7 @@
 from homoreg.models.base import HomographyEstimate, HomographyModel
 from homoreg.models.m import M, MConfig
 from homoreg.models.registry import ARCHITECTURES, build, list_architectures, list_models
-from homoreg.models.storage import load_model, save_weights
+from homoreg.models.storage import create, load_model, save_weights
 
 __all__ = [
     "ARCHITECTURES",
@@ -12,6 +12,7 @@ __all__ = [
     "M",
     "MConfig",
     "build",
+    "create",
     "list_architectures",
     "list_models",
     "load_model",

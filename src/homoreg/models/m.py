@@ -64,7 +64,7 @@ class MConfig:
     heads: int = 4  # attention heads
     hidden: tuple[int, int, int] = (96, 64, 32)  # channels of the refiners at 1/8, 1/4, 1/2
     radius: tuple[int, int, int] = (4, 4, 2)  # correlation radius in cells at 1/8, 1/4, 1/2
-    steps: tuple[int, int, int] = (2, 3, 2)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
+    steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
 
     def __post_init__(self) -> None:
@@ -281,13 +281,12 @@ class M(HomographyModel):
             scores = self._match(infrared[0], rgb[0])
             initial = self._solve_matches(scores, n)
             details["scores"] = scores
-        homography = initial.float()
+        homography = initial.detach().float()
         prior = square_prior(n, dtype=torch.float32).to(homography.device).expand_as(homography)
         stages, flows = [homography], []
         information = torch.eye(8, device=homography.device).expand(len(homography), 8, 8)
         for level, module in enumerate(self.refiners):
             refiner = cast("Refiner", module)
-            homography = stages[-1].detach()
             if guide is not None:
                 homography = guide(homography, refiner.stride)
             for _ in range(steps[level]):

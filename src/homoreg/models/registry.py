@@ -9,13 +9,13 @@ from typing import Any
 from homoreg.errors import ConfigError, UnknownNameError
 from homoreg.models.base import HomographyModel
 from homoreg.models.m import M, MConfig
+from homoreg.pins import PINS
+from homoreg.pretrained import is_embedded
 
 __all__ = ["ARCHITECTURES", "build", "list_architectures", "list_models"]
 
 ARCHITECTURES: dict[str, tuple[type[HomographyModel], type[Any]]] = {"m": (M, MConfig)}
 """Architecture name to its class and its config."""
-
-_MODELS = {"m120": "m"}
 
 
 def list_architectures() -> list[str]:
@@ -23,20 +23,39 @@ def list_architectures() -> list[str]:
     return sorted(ARCHITECTURES)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the trained models that come with the package.
+def list_models(
+    pattern: str = "*", *, embedded: bool | None = None, architecture: str | None = None
+) -> list[str]:
+    """Names of the trained models.
 
     Parameters
     ----------
     pattern
         Shell-style, such as ``"m*"``.
+    embedded
+        True for those whose weights are part of this installation, False for the others.
+    architecture
+        Only those of this architecture.
 
     Returns
     -------
     list of str
         Sorted.
+
+    Raises
+    ------
+    UnknownNameError
+        If the architecture is not registered.
     """
-    return sorted(name for name in _MODELS if fnmatch.fnmatch(name, pattern))
+    if architecture is not None:
+        _check_architecture(architecture)
+    return sorted(
+        name
+        for name, pin in PINS.items()
+        if fnmatch.fnmatchcase(name, pattern)
+        and architecture in (None, pin.architecture)
+        and embedded in (None, is_embedded(name))
+    )
 
 
 def build(architecture: str, config: dict[str, Any] | None = None) -> HomographyModel:
@@ -61,11 +80,7 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Homography
     ConfigError
         If the config has an unknown key or a value of the wrong type, or one that no network can have.
     """
-    if architecture not in ARCHITECTURES:
-        raise UnknownNameError(
-            f"no architecture is called {architecture!r}; known architectures: "
-            f"{', '.join(list_architectures())}"
-        )
+    _check_architecture(architecture)
     model_class, config_class = ARCHITECTURES[architecture]
     values = dict(config or {})
     defaults = {f.name: f.default for f in dataclasses.fields(config_class)}
@@ -76,6 +91,14 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Homography
             )
         values[name] = _like(value, defaults[name], f"{architecture} config {name}")
     return model_class(config_class(**values))
+
+
+def _check_architecture(architecture: str) -> None:
+    if architecture not in ARCHITECTURES:
+        raise UnknownNameError(
+            f"no architecture is called {architecture!r}; known architectures: "
+            f"{', '.join(list_architectures())}"
+        )
 
 
 def _like(value: Any, default: Any, what: str) -> Any:

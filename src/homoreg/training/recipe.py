@@ -56,8 +56,8 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
         if self.easy_until > self.easy_gone:
             raise ConfigError(
-                f"easy_until is {self.easy_until} and easy_gone {self.easy_gone}; expected the first to be at "
-                "most the second"
+                f"easy_until is {self.easy_until} and easy_gone {self.easy_gone}; expected the first "
+                "to be at most the second"
             )
         if not 0 <= self.validation_share < 1:
             raise ConfigError(f"validation_share is {self.validation_share}; expected 0 or more and under 1")
