@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -138,3 +139,9 @@ def test_every_sample_names_its_source_and_licence(folder: Path) -> None:
     assert (folder / "LICENSE_SOURCE.txt").stat().st_size > 0
     assert re.fullmatch(r"[0-9a-f]{40}", (folder / "SOURCE_COMMIT.txt").read_text(encoding="utf-8").strip())
     assert f"`{folder.name}`" in (folder.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_results_on_every_page_are_those_of_the_csv() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "render.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -91,7 +91,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "dac2325060fe62d1f9e10aaae771d3c4dc0de8b28ac7f6c1da8e926d7ff7a809",
+            "config.json": "6ee22d6a19f06b39bae38b2d8669ea01a4dec467fbfed7b4cbca4b4ce89a6e6f",
             "model.safetensors": "9859f6a17e929924c8b69b06344e323fbc7f90c098ec0255a8eb6959d9b2b3ff",
         },
     ),
