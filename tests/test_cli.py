@@ -481,6 +481,8 @@ def test_an_interrupted_process_ends_with_130_and_can_be_continued(home: Path, t
         [sys.executable, "-m", "homoreg.cli", *arguments, "--train", "100000"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60

@@ -35,9 +35,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Variables for a process that is to import the tests as this one does."""
+    """Variables for a process that is to import the tests as this one does, and to sum as it does."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+    threads = str(torch.get_num_threads())  # sums of other thread counts differ in their last bits
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads}
+    return {**os.environ, **own, **more}
 
 
 def short(**changes: Any) -> Recipe:
