@@ -116,10 +116,12 @@ def test_the_fit_is_calibrated_on_pairs_it_has_not_seen() -> None:
         assert right[inside].mean() == pytest.approx(confidence[inside].mean(), abs=0.08)
 
 
-def test_the_error_is_fitted_in_its_logarithm() -> None:
-    trust = fit_trust(*drawn(4000), threshold=0.7)
+def test_the_error_is_fitted_in_its_logarithm_and_right_in_the_mean() -> None:
+    precision, error = drawn(4000)
+    trust = fit_trust(precision, error, threshold=0.7)
     assert trust.error_slope == pytest.approx(-1.2, abs=0.05)
-    assert trust.error_offset == pytest.approx(1, abs=0.05)
+    expected = np.array([trust.expected_error(value) for value in precision])
+    assert expected.mean() == pytest.approx(np.clip(error, 0.05, 100).mean(), rel=0.02)
     assert trust.threshold == 0.7
 
 

@@ -219,7 +219,9 @@ def _all_of(given: tuple[str, ...], more: tuple[str, ...], option: str) -> list[
 
 
 @main.command()
-@click.option("--pairs", multiple=True, metavar="DIR...", help="Aligned pairs: ir/NAME.* beside rgb/NAME.*")
+@click.option(
+    "--pairs", multiple=True, metavar="DIR...", help="ir/NAME.* beside rgb/NAME.*, or RGB images only."
+)
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--out", required=True, metavar="DIR", help="Folder of the set; a cut run is continued.")
 @click.option("--train", default=28_000, show_default=True, type=click.IntRange(min=0), help="Samples.")

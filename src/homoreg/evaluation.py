@@ -395,5 +395,5 @@ def format_table(rows: Sequence[Evaluation], *, markdown: bool = False) -> str:
     ]
     if not markdown:
         return "\n".join("  ".join(line).rstrip() for line in padded)
-    rule = ["-" * w if c < text_columns else "-" * (w - 1) + ":" for c, w in enumerate(widths)]
+    rule = ["-" * w if c < text_columns else "-" * max(1, w - 1) + ":" for c, w in enumerate(widths)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))

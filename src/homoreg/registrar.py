@@ -279,7 +279,10 @@ class Registrar:
         prior: Prior | Sequence[Prior] = "auto",
         batch_size: int = 16,
     ) -> list[Registration]:
-        """Register many pairs, several at a time; the results are those of single calls.
+        """Register many pairs, several at a time.
+
+        The results are those of single calls up to rounding, some thousandths of a pixel; where a pair is at
+        the edge of needing another look, rounding may decide it.
 
         Parameters
         ----------
@@ -288,7 +291,8 @@ class Registrar:
         prior
             One for all pairs, or a list with one for each.
         batch_size
-            Pairs that go through the network together; memory grows with it.
+            Pairs that go through the network together; memory grows with it, and by the pictures that every
+            result keeps.
 
         Returns
         -------
@@ -323,12 +327,17 @@ class Registrar:
         self._look(views, best, given, refine=False)
         self._look(views, best, active, refine=True)
         unsure = [i for i in active if self.trust.confidence(best[i].log_precision) < self.trust.threshold]
-        others = [_Candidate(starts[i], WORST_PRECISION) for i in range(len(views))]
-        self._scout(views, others, unsure, [_shifted(views[i], starts[i]) for i in unsure])
+        others = [_Candidate(start, WORST_PRECISION) for start in starts]
+        # Without a prior, the field of view that the scouts chose is the best guess there is.
+        centres = [starts[i] if priors[i] is not None else best[i].homography for i in range(len(views))]
+        self._scout(views, others, unsure, [_shifted(views[i], centres[i]) for i in unsure])
         self._look(views, others, unsure, refine=True)
         for i in unsure:
             best[i] = max(best[i], others[i], key=lambda c: c.log_precision)
         self._look(views, best, unsure, refine=True)
+        for i, start in enumerate(starts):
+            if best[i].diverged:
+                best[i] = _Candidate(start, WORST_PRECISION)
         return [
             self._result(view, candidate, featureless)
             for view, candidate, featureless in zip(views, best, blank, strict=True)

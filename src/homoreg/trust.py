@@ -77,7 +77,8 @@ def fit_trust(log_precisions: ArrayLike, errors: ArrayLike, *, threshold: float 
     """Fit the calibration on pairs that were not trained on.
 
     Maximum likelihood logistic regression (Platt scaling) by Newton's method, with a weak prior that
-    keeps separable data finite; the error by least squares of its logarithm.
+    keeps separable data finite; the error by least squares of its logarithm, shifted so that the mean is
+    right.
 
     Parameters
     ----------
@@ -122,4 +123,6 @@ def fit_trust(log_precisions: ArrayLike, errors: ArrayLike, *, threshold: float 
             break
     log_error = np.log(np.clip(e, 0.05, 100.0))
     slope, offset = np.linalg.lstsq(design, log_error, rcond=None)[0]
+    # The fit gives a geometric mean; this lifts it to the arithmetic one (Duan's smearing, in one number).
+    offset += np.log(np.exp(log_error).mean() / np.exp(design @ np.array([slope, offset])).mean())
     return Trust(float(weights[0]), float(weights[1]), float(slope), float(offset), threshold)

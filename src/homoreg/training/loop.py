@@ -1,8 +1,8 @@
 """The training loop.
 
 Everything random is drawn from (seed, step), the learning rate is a function of the step, and metrics are
-cut back to the checkpoint on resume: a resumed run is the run that was never stopped, bit for bit on one
-machine.
+cut back to the checkpoint on resume: a resumed run is the run that was never stopped, bit for bit on one CPU
+with one number of threads and processes. On CUDA schedule and draws are the same, sums may not be.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class _Run:
     def restore(self) -> None:
         """Continue from the last checkpoint, if there is one."""
         if not self.checkpoint_path.exists():
-            self.log.cut(0)
+            self._cut_log(0)
             return
         checkpoint = load_checkpoint(self.checkpoint_path)
         try:
@@ -203,7 +203,11 @@ class _Run:
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         self.losses, self.errors = list(checkpoint.losses), list(checkpoint.errors)
         self.saved_step = self.step
-        self.log.cut(self.step)
+        self._cut_log(self.step)
+
+    def _cut_log(self, step: int) -> None:
+        if self.parallel.rank == 0:
+            self.log.cut(step)
 
     def save(self) -> None:
         """Write a checkpoint, if a step was made since the last."""
@@ -336,9 +340,9 @@ def train(
     try:
         with _stop_on_signal() as stop:
             _loop(run, wrapped, batches, held_bank, last, stop, checkpoint_minutes, progress)
+            run.save()  # while a second signal is still caught
     finally:
         batches.close()
-    run.save()
     parallel.wait()
     return TrainingResult(run.step, run.total, run.step >= run.total)
 
