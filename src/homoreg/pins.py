@@ -91,7 +91,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "6ee22d6a19f06b39bae38b2d8669ea01a4dec467fbfed7b4cbca4b4ce89a6e6f",
+            "config.json": "e30ad47eae11746a8549cabc4462bb1b9be034e554e5d9688f69dccbb2b38522",
             "model.safetensors": "9859f6a17e929924c8b69b06344e323fbc7f90c098ec0255a8eb6959d9b2b3ff",
         },
     ),
