@@ -57,6 +57,14 @@ class HomographyModel(nn.Module, ABC):
     architecture: ClassVar[str]
     """Registered name of the architecture."""
 
+    rates_itself: ClassVar[bool] = True
+    """Whether log precision and covariance say anything of one pair; else they are constants."""
+
+    @property
+    def starter(self) -> str:
+        """Registered name of the model whose answer this one starts from; empty if it needs none."""
+        return ""
+
     @property
     @abstractmethod
     def config(self) -> Any:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draw"]
+__all__ = ["Draw", "mix_seed"]
+
+
+def mix_seed(*parts: int) -> int:
+    """One seed from several whole numbers (such as run, step and purpose), unlike that of any other tuple."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Draw:

@@ -28,16 +28,19 @@ from homoreg.models.base import HomographyModel
 from homoreg.models.registry import build
 from homoreg.models.storage import load_state, save_weights
 from homoreg.synthesis.protocol import SampleBatch, draw_samples
+from homoreg.synthesis.random import mix_seed
 from homoreg.synthesis.sources import ImageBank, SourcePair, find_pairs
 from homoreg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from homoreg.training.metrics_log import MetricsLog
 from homoreg.training.objectives import Objective, get_objective
 from homoreg.training.parallel import Parallel
 from homoreg.training.recipe import Recipe
-from homoreg.training.schedule import EMA, one_cycle
+from homoreg.training.schedule import EMA
 from homoreg.training.validation import validate
 
 __all__ = ["Source", "TrainingResult", "split_sources", "train"]
+
+_DATA, _STARTS = 0, 1  # streams of random numbers that must not meet
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,10 @@ class _Batches:
         recipe, parallel = self.recipe, self.parallel
         epoch = step // recipe.steps_per_epoch
         half = epoch < recipe.half_size_share * recipe.epochs
-        seed = (recipe.seed * 1_000_003 + step) * parallel.world + parallel.rank
         return draw_samples(
             self.bank,
             recipe.size // 2 if half else recipe.size,
-            seed=seed,
+            seed=mix_seed(recipe.seed, step, parallel.rank, _DATA),
             batch=recipe.batch_size // parallel.world,
             geometry=recipe.geometry,
             appearance=recipe.appearance,
@@ -229,12 +231,13 @@ class _Run:
 
     def train_step(self, wrapped: nn.Module, batch: SampleBatch) -> tuple[float, float]:
         """One optimizer step; returns the loss and the median corner error (px at n = 128)."""
-        rate = one_cycle(self.step, self.total, peak=self.recipe.peak_rate, warm_up=self.recipe.warm_up)
+        rate = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         with self.parallel.autocast():
-            outcome = self.objective(wrapped, batch, self.recipe.seed * 7_919 + self.step)
+            seed = mix_seed(self.recipe.seed, self.step, self.parallel.rank, _STARTS)
+            outcome = self.objective(wrapped, batch, seed, self.step / self.total)
         self.parallel.backward(outcome.loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         # One sample in thousands is degenerate; its step is skipped rather than spread over the weights.

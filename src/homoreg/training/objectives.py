@@ -33,8 +33,8 @@ class Outcome:
     errors: Tensor
 
 
-Objective = Callable[[torch.nn.Module, SampleBatch, int], Outcome]
-"""Maps the (possibly wrapped) model, a batch and a seed to an :class:`Outcome`."""
+Objective = Callable[[torch.nn.Module, SampleBatch, int, float], Outcome]
+"""Maps the (possibly wrapped) model, a batch, a seed and the share of the run done to an :class:`Outcome`."""
 
 
 class _Guide:
@@ -78,7 +78,7 @@ def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int) -> Tens
     return 0.3 * likelihood + 0.1 * error.mean()
 
 
-def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int) -> Outcome:
+def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress: float = 0.0) -> Outcome:
     """Matching cross entropy, flow likelihood and corner error of every step.
 
     Parameters
@@ -89,6 +89,8 @@ def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int) -> Outcom
         Labelled samples.
     seed
         Of the starts that replace lost ones.
+    progress
+        Share of the run that is done; nothing depends on it here.
     """
     inner = model.module if hasattr(model, "module") else model
     assert isinstance(inner, M)

@@ -9,6 +9,7 @@ from typing import Any
 from homoreg.errors import ConfigError, UnknownNameError
 from homoreg.synthesis.appearance import AppearanceConfig
 from homoreg.synthesis.protocol import GeometryConfig
+from homoreg.training.schedule import one_cycle
 
 __all__ = ["Recipe", "get_recipe", "list_recipes"]
 
@@ -25,7 +26,8 @@ class Recipe:
     size: int = 128  # side n of the template in px
     half_size_share: float = 0.6  # first share of the epochs trained at n / 2, a quarter of the cost
     peak_rate: float = 1e-3  # of the one-cycle schedule
-    warm_up: float = 0.02  # share of the steps in which the rate rises
+    warm_up: float = 0.02  # share of a cycle's steps in which the rate rises
+    restarts: tuple[int, ...] = ()  # epochs after which the rate rises again: the weights there are annealed
     easy_until: float = 0.04  # share of the steps with easy, single-modality samples only ...
     easy_gone: float = 0.2  # ... and by which they have faded out
     weight_decay: float = 1e-4
@@ -54,6 +56,12 @@ class Recipe:
         for name in ("half_size_share", "warm_up", "easy_until", "easy_gone", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
+        if list(self.restarts) != sorted(set(self.restarts)) or not all(
+            0 < epoch < self.epochs for epoch in self.restarts
+        ):
+            raise ConfigError(
+                f"restarts are {self.restarts}; expected rising epochs from 1 to {self.epochs - 1}"
+            )
         if self.easy_until > self.easy_gone:
             raise ConfigError(
                 f"easy_until is {self.easy_until} and easy_gone {self.easy_gone}; expected the first "
@@ -69,6 +77,13 @@ class Recipe:
         total = self.epochs * self.steps_per_epoch
         first, last = self.easy_until * total, self.easy_gone * total
         return min(1.0, max(0.0, (last - step) / max(1.0, last - first)))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: one cycle, or several (SGDR, Loshchilov and Hutter, ICLR 2017)."""
+        ends = [epoch * self.steps_per_epoch for epoch in (0, *self.restarts, self.epochs)]
+        cycle = sum(step >= end for end in ends[1:-1])
+        first, last = ends[cycle], ends[cycle + 1]
+        return one_cycle(step - first, last - first, peak=self.peak_rate, warm_up=self.warm_up)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,8 +112,9 @@ class Recipe:
             if key in values:
                 _check_keys(kind, values[key], key)
                 values[key] = kind(**values[key])
-        if "snapshots" in values:
-            values["snapshots"] = tuple(values["snapshots"])
+        for key in ("snapshots", "restarts"):
+            if key in values:
+                values[key] = tuple(values[key])
         return cls(**values)
 
 
