@@ -1,10 +1,11 @@
-"""Write the results table into README, docs and model cards from the committed CSV.
+"""Write the results tables into README, docs and model cards from the committed CSV.
 
-    homoreg eval --model m120 --method sift ecc --data DIR... --csv benchmarks/results/m120.csv
+    python benchmarks/compare.py --data DIR...
     python benchmarks/render.py [--check]
 
-Every figure between the result markers of those pages comes from that CSV and from nowhere else; ``--check``
-changes nothing and fails if a page is out of date.
+Every figure between the result markers of those pages comes from benchmarks/results/comparison.csv and from
+nowhere else. ``--check`` changes nothing, and fails if a page is out of date. Both forms fail if the CSV is
+about other weights than those that are here or disagrees with the errors of the pairs, or the picture does.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import math
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+from homoreg.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "m120.csv"
-WEIGHTS = ROOT / "src" / "homoreg" / "weights" / "m120" / "model.safetensors"
-PAGES = (
-    ROOT / "README.md",
-    ROOT / "docs" / "evaluation.md",
-    ROOT / "src" / "homoreg" / "weights" / "m120" / "README.md",
-)
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 LENGTHS = (
     ("mean", "mean"),
@@ -34,21 +33,99 @@ LENGTHS = (
     ("max", "max"),
 )
 SHARES = (("under_1", "< 1 px"), ("under_3", "< 3 px"), ("under_5", "< 5 px"), ("under_10", "< 10 px"))
+AREAS = (("auc_3", "AUC 3"), ("auc_5", "AUC 5"), ("auc_10", "AUC 10"))
+LESS = "†"  # marks what was trained on fewer samples than another row
+
+Row: TypeAlias = dict[str, str]
 
 
-def render(rows: list[dict[str, str]]) -> str:
-    """Return the table as Markdown, grouped by test set."""
-    labels = [label for _, label in LENGTHS + SHARES]
-    lines = ["| set (pairs) | method | " + " | ".join(labels) + " |"]
-    lines.append("|---|---|" + "--:|" * len(labels))
-    seen = ""
-    for row in sorted(rows, key=lambda r: [r["set"] for r in rows].index(r["set"])):
-        name = f"{row['set']} ({row['n']})" if row["set"] != seen else ""
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
+    """Return a Markdown table whose first columns are text and whose others are figures."""
+    rule = ["---"] * text_columns + ["--:"] * (len(header) - text_columns)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def samples_of(row: Row) -> int:
+    """Return the samples a row's model was trained on, 0 where there are none or it is not known."""
+    return int(float(row["samples"] or 0))
+
+
+def label(row: Row, most: int) -> str:
+    """Return the method's name, marked if another row was trained on more samples."""
+    return row["method"] + (f" {LESS}" if 0 < samples_of(row) < most else "")
+
+
+def budget(row: Row) -> str:
+    """Return the samples a row's model was trained on, in words."""
+    own = f"{samples_of(row):,}" if samples_of(row) else ("not recorded" if row["weights"] else "–")
+    return f"{own}, after {row['starter']}" if row["starter"] else own
+
+
+def note(rows: Sequence[Row]) -> str:
+    """Return the sentence that explains the mark; empty if no row bears it."""
+    most = max(map(samples_of, rows))
+    if not any(0 < samples_of(row) < most for row in rows):
+        return ""
+    names = dict.fromkeys(row["method"] for row in rows if samples_of(row) == most)
+    return f"\n\n{LESS} trained on fewer samples than {', '.join(names)} ({most:,})."
+
+
+def compact(rows: Sequence[Row]) -> str:
+    """Return methods by sets: mean / median / share under 3 px / maximum."""
+    sets = {row["set"]: row["n"] for row in rows}
+    most = max(map(samples_of, rows))
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row["method"], [label(row, most), budget(row), *["–"] * len(sets)])
+        place = 2 + list(sets).index(row["set"])
+        share = f"{100 * float(row['under_3']):.0f} %"
+        lengths = [
+            f"{float(row[key]):.{digits}f}" for key, digits in (("mean", 2), ("median", 2), ("max", 1))
+        ]
+        lines[row["method"]][place] = f"{lengths[0]} / {lengths[1]} / {share} / {lengths[2]}"
+    header = ["method", "training samples", *(f"{name} ({n})" for name, n in sets.items())]
+    return markdown(header, lines.values(), 1) + note(rows)
+
+
+def full(rows: Sequence[Row], *, extra: bool = True) -> str:
+    """Return every column, grouped by set."""
+    most = max(map(samples_of, rows))
+    columns = [*LENGTHS, *SHARES, *(AREAS if extra else ())]
+    header = ["set (pairs)", "method", *(name for _, name in columns), *(["doubted", "ms"] if extra else [])]
+    lines, seen = [], ""
+    for row in rows:
+        cells = [f"{row['set']} ({row['n']})" if row["set"] != seen else "", label(row, most)]
         seen = row["set"]
-        cells = [f"{float(row[key]):.2f}" for key, _ in LENGTHS]
+        cells += [f"{float(row[key]):.2f}" for key, _ in LENGTHS]
         cells += [f"{100 * float(row[key]):.0f} %" for key, _ in SHARES]
-        lines.append(f"| {name} | {row['method']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        if extra:
+            cells += [f"{float(row[key]):.3f}" for key, _ in AREAS]
+            cells += [row["failed"], f"{float(row['ms']):.0f}" if float(row["ms"]) >= 1 else "< 1"]
+        lines.append(cells)
+    return markdown(header, lines, 2) + note(rows)
+
+
+def budgets(rows: Sequence[Row]) -> str:
+    """Return what the training of every model took; empty if there is none."""
+    most = max(map(samples_of, rows))
+    models = {row["method"]: row for row in rows if row["weights"]}
+    if not models:
+        return ""
+    lines = []
+    for name, row in models.items():
+        share = f"{100 * samples_of(row) / most:.0f} %" if samples_of(row) else "–"
+        minutes = f"{float(row['minutes']):,.0f}" if row["minutes"] else "not recorded"
+        facts = [row["hardware"] or "not recorded", row["starter"] or "–", f"`{row['weights']}`"]
+        lines.append(
+            [name, *facts, f"{samples_of(row):,}" if samples_of(row) else "not recorded", share, minutes]
+        )
+    header = ["model", "hardware", "starts from", "weights", "samples", "of the most", "minutes"]
+    return "\n\n" + markdown(header, lines, 4)
+
+
+def card(rows: Sequence[Row], name: str) -> str:
+    """Return the table of one model's card: the model and the methods without weights."""
+    return full([row for row in rows if row["method"] == name or not row["weights"]], extra=False)
 
 
 def replace(page: str, table: str) -> str:
@@ -58,29 +135,75 @@ def replace(page: str, table: str) -> str:
     return f"{head}{BEGIN}\n{table}\n{END}{tail}"
 
 
-def main() -> int:
+def model_folders(root: Path) -> list[Path]:
+    """Return the folders of all models of a checkout, in the package and beside it."""
+    found = [*root.glob("src/homoreg/weights/*"), *root.glob("weights/*")]
+    return sorted((path for path in found if (path / "model.safetensors").is_file()), key=lambda p: p.name)
+
+
+def problems(root: Path, rows: Sequence[Row], errors: Sequence[Row]) -> list[str]:
+    """Return what the CSV files say that the models and each other do not."""
+    found = []
+    sets = dict.fromkeys(row["set"] for row in rows)
+    for folder in model_folders(root):
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+        measured = {row["set"]: row["weights"] for row in rows if row["method"] == folder.name}
+        stale = [name for name in sets if measured.get(name) != digest]
+        if stale:
+            found.append(f"{folder.name} ({digest}) was not measured on {', '.join(stale)}")
+    by_row: dict[tuple[str, str], list[float]] = {}
+    for error in errors:
+        by_row.setdefault((error["method"], error["set"]), []).append(float(error["error"]))
+    for row in rows:
+        own = by_row.pop((row["method"], row["set"]), [])
+        mean = sum(own) / len(own) if own else math.nan
+        # Each error is rounded to 0.01, so their mean is right to half of that.
+        if str(len(own)) != row["n"] or not (
+            abs(mean - float(row["mean"])) < 0.006 or mean == float(row["mean"])
+        ):
+            found.append(f"{row['method']} on {row['set']}: the errors of the pairs are not those of the row")
+    found += [f"{method} on {name}: errors without a row" for method, name in by_row]
+    return found
+
+
+def read(path: Path) -> list[Row]:
+    """Return the lines of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Render, or check, all pages."""
-    parser = argparse.ArgumentParser(description="Render the results table from its CSV.")
+    parser = argparse.ArgumentParser(description="Render the results tables from their CSV.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
-    arguments = parser.parse_args()
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
-    measured = {row["weights"] for row in rows if row["method"] == "m120"}
-    if not all(digest.startswith(one) and one for one in measured) or not measured:
-        print(f"{RESULTS.name} is about weights {sorted(measured)}, not {digest[:12]}: evaluate again")
-        return 1
-    stale = []
-    for path in PAGES:
+    check = parser.parse_args(arguments).check
+    results = root / "benchmarks" / "results"
+    rows, errors = read(results / "comparison.csv"), read(results / "comparison_errors.csv")
+    wrong = problems(root, rows, errors)
+    picture = root / "docs" / "images" / "comparison.png"
+    source = hashlib.sha256((results / "comparison_errors.csv").read_bytes()).hexdigest()
+    if not picture.is_file() or source.encode() not in picture.read_bytes()[:1024]:
+        wrong.append(f"{picture.relative_to(root)} does not show these errors")
+    tables = {
+        root / "README.md": compact(rows),
+        root / "docs" / "evaluation.md": full(rows) + budgets(rows),
+        **{folder / "README.md": card(rows, folder.name) for folder in model_folders(root)},
+    }
+    stale = False
+    for path, table in tables.items():
         page = path.read_text(encoding="utf-8")
-        fresh = replace(page, render(rows))
+        if BEGIN not in page or END not in page:
+            wrong.append(f"{path.relative_to(root)} has no place for results: {BEGIN} {END}")
+            continue
+        fresh = replace(page, table)
         if fresh != page:
-            stale.append(path)
-            if not arguments.check:
-                path.write_text(fresh, encoding="utf-8")
-    for path in stale:
-        print(f"{'out of date' if arguments.check else 'written'}: {path.relative_to(ROOT)}")
-    return 1 if stale and arguments.check else 0
+            stale = True
+            print(f"{'out of date' if check else 'written'}: {path.relative_to(root)}")
+            if not check:
+                atomic_write_text(path, fresh)
+    if wrong:
+        print("\n".join([*wrong, "to measure what is missing: python benchmarks/compare.py --data DIR..."]))
+    return 1 if wrong or (check and stale) else 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ def infrared_of(rgb: Bytes) -> Bytes:
     return np.repeat((0.8 * grey + 20).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
+def heat(seed: int = 0, height: int = 160, width: int = 200) -> Bytes:
+    """Smooth warm and cold areas with a few edges, over the whole range; (H, W)."""
+    grey = infrared_of(scene(height, width, seed))[..., 0].astype(np.float64)
+    grey = 0.6 * cv2.GaussianBlur(grey, (0, 0), 6) + 0.4 * cv2.GaussianBlur(grey, (0, 0), 1.5)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    return np.asarray(((grey - low) / (high - low) * 255).clip(0, 255).round(), np.uint8)
+
+
 def cut(rgb: Bytes, corners: Floats, n: int) -> Bytes:
     """Infrared template (n, n, 3) whose corners lie at the given points of the RGB picture."""
     corner = image_corners(n, n, dtype=torch.float64)

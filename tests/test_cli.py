@@ -59,11 +59,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_the_commands() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("register", "eval", "synth", "train", "models", "publish"):
+    for command in ("register", "eval", "synth", "train", "calibrate", "models", "publish"):
         assert f"\n  {command} " in result.output
 
 
-@pytest.mark.parametrize("command", ["register", "eval", "synth", "train", "models", "publish"])
+@pytest.mark.parametrize("command", ["register", "eval", "synth", "train", "calibrate", "models", "publish"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_explains_itself(command: str, flag: str) -> None:
     result = run(command, flag)
@@ -165,7 +165,9 @@ def test_register_says_where_it_wrote(home: Path, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == f"written to     {tmp_path}"
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"homography": m, "model": "m120"}])
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, lambda m: {"homography": m, "model": "m120"}, lambda m: {"H_ir_to_rgb": m}]
+)
 def test_register_starts_at_a_prior(home: Path, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
     """A featureless picture is answered with its prior."""
     prior = [[1, 0, 30], [0, 1, 20.5], [0, 0, 1]]
@@ -237,6 +239,15 @@ def test_register_does_not_write_over_a_file(home: Path, tmp_path: Path) -> None
     assert everything_below(tmp_path) == {"out": b"mine"}
 
 
+def test_register_fails_on_request_where_the_result_is_not_reliable(home: Path, tmp_path: Path) -> None:
+    arguments = ("register", home / "ir.png", home / "rgb.png", "--model", home / "tiny", "--effort", "fast")
+    loose, strict = run(*arguments), run(*arguments, "--strict", "-o", tmp_path / "out")
+    assert "NOT RELIABLE (" in loose.stdout
+    assert (loose.exit_code, strict.exit_code) == (0, 1)
+    assert strict.stdout.splitlines()[:3] == loose.stdout.splitlines()[:3]
+    assert (tmp_path / "out" / "registration.json").is_file()
+
+
 # --- eval ---------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +268,37 @@ def test_eval_compares_with_doing_nothing(home: Path, tmp_path: Path) -> None:
     assert [row["method"] for row in rows] == ["nothing", "tiny", "ecc"] * 2
     assert [len(row["weights"]) for row in rows] == [0, 12, 0] * 2
     assert result.stderr == f"written to {tmp_path / 'rows.csv'}\n"
+
+
+def test_eval_of_another_effort_says_so(home: Path) -> None:
+    result = run("eval", "--model", home / "tiny", "--effort", "fast", "--data", home / "city")
+    assert result.exit_code == 0, result.output
+    nothing, tiny = result.stdout.splitlines()[1:]
+    assert nothing.split()[:3] == ["nothing", "city", "1"]
+    assert tiny.split()[:4] == ["tiny", "fast", "city", "1"]
+
+
+def test_eval_audits_the_confidence(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run(
+        "eval", "--model", home / "tiny", "--effort", "fast", "--calibration", "--mismatches", "1",
+        "--plot", tmp_path / "trust.png", "--data", home / "park",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    errors, audits = result.stdout.split("\n\n")
+    assert errors.splitlines()[-1].startswith("tiny fast")
+    header, line = audits.splitlines()
+    assert header.split()[-1] == "refused"
+    assert line.startswith("tiny fast  park  2")
+    assert line.endswith("%")
+    assert (tmp_path / "trust.png").read_bytes().startswith(b"\x89PNG")
+    assert f"written to {tmp_path / 'trust.png'}" in result.stderr
+
+
+def test_eval_draws_only_what_it_measured(home: Path, tmp_path: Path) -> None:
+    result = run("eval", "--data", home / "park", "--plot", tmp_path / "trust.png")
+    assert result.exit_code == 2
+    assert "give both" in result.stderr
 
 
 def test_eval_of_a_baseline_needs_no_model(home: Path) -> None:
@@ -356,13 +398,36 @@ def test_models_by_place_and_architecture() -> None:
         if names:
             assert run("models", flag).stdout.splitlines() == names
         else:
-            assert refusal("models", flag).startswith("no model matches '*'")
+            result = run("models", flag)
+            assert (result.exit_code, result.stdout) == (0, "")
+            assert result.stderr == f"none of {', '.join(homoreg.list_models())}\n"
     assert run("models", "--architecture", "m").stdout.splitlines() == homoreg.list_models(architecture="m")
     assert refusal("models", "--architecture", "x").startswith("no architecture is called 'x'")
 
 
 def test_models_says_when_none_matches() -> None:
-    assert refusal("models", "x*").startswith("no model matches 'x*'; known models: m120")
+    assert refusal("models", "x*").startswith("no model matches 'x*'; known models: ")
+    assert refusal("models", "m12").endswith("Did you mean 'm120'?")
+
+
+# --- calibrate ----------------------------------------------------------------------------------------------
+
+
+def test_calibrate_writes_and_prints_the_fit(tmp_path: Path) -> None:
+    save_weights(tmp_path / "tiny", build("m", TINY))
+    write_pairs(tmp_path / "pairs", 4)
+    result = run(
+        "calibrate", tmp_path / "tiny", "--pairs", f"{tmp_path / 'pairs'}=2", "--share", "0.5",
+        "--samples", "20", "--threshold", "0.7", "--threads", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "tiny" / "config.json").read_text())["calibration"]
+    assert written["threshold"] == 0.7
+    assert result.stdout.splitlines() == [f"{name}: {value:.4f}" for name, value in written.items()]
+
+
+def test_calibrate_refuses(tmp_path: Path) -> None:
+    assert "does not exist" in refusal("calibrate", tmp_path, "--pairs", tmp_path)
 
 
 # --- train --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from homoreg.answers import AnswerLog
 from homoreg.baselines import BaselineResult, nothing
 from homoreg.errors import InputError, OutputError, UnknownNameError, WeightsError
 from homoreg.evaluation import (
@@ -305,3 +306,32 @@ def test_the_digest_is_the_files_sha256(tmp_path: Path) -> None:
         WeightsError, match=r"model\.safetensors': No such file.*expected a folder with config"
     ):
         weights_digest(tmp_path / "nowhere")
+
+
+# --- answers kept as they come ------------------------------------------------------------------------------
+
+
+def test_a_cut_evaluation_continues_and_gives_the_same(data: SkyDataSet, tmp_path: Path) -> None:
+    whole = evaluate(Oracle(data, offset=2), data, batch_size=2)
+
+    class Cut(Oracle):
+        def register_many(self, *args: Any, **options: Any) -> list[Answer]:
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().register_many(*args, **options)
+
+    log = AnswerLog(tmp_path / "log.jsonl", {"set": "park"})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Cut(data, offset=2), data, batch_size=2, log=log)
+    rest = Oracle(data, offset=2)
+    result = evaluate(rest, data, batch_size=2, log=AnswerLog(tmp_path / "log.jsonl", {"set": "park"}))
+    assert [count for count, _, _ in rest.calls] == [1]
+    assert (result.homographies == whole.homographies).all()
+    assert (result.errors == whole.errors).all()
+    assert result.method == "oracle"
+
+
+def test_a_csv_row_is_text() -> None:
+    row = ROW.csv_row()
+    assert (row["method"], row["n"], row["mean"], row["ms"], row["failed"]) == ("m120", "4", "inf", "25", "1")
+    assert list(row) == list(ROW.row())

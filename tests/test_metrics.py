@@ -21,6 +21,7 @@ from homoreg.metrics import (
     auroc,
     corner_error,
     expected_calibration_error,
+    reliability_diagram,
     risk_coverage,
     success_rate,
     summarize,
@@ -326,6 +327,23 @@ def test_calibration_error_equals_its_definition(pairs: list[tuple[float, bool]]
     assert expected_calibration_error(confidence, correct, bins) == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_reliability_diagram_of_two_bins() -> None:
+    diagram = reliability_diagram([0.2, 0.4, 0.5, 1.0, 0.9], [False, True, True, True, False], bins=2)
+    assert diagram.count.tolist() == [2, 3]
+    assert diagram.stated.tolist() == pytest.approx([0.3, 0.8])
+    assert diagram.correct.tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert diagram.expected_error == pytest.approx((2 * 0.2 + 3 * (0.8 - 2 / 3)) / 5)
+
+
+def test_an_empty_bin_of_the_reliability_diagram_says_nothing() -> None:
+    diagram = reliability_diagram([0.1, 0.9], [False, True], bins=4)
+    assert diagram.count.tolist() == [1, 0, 0, 1]
+    assert (
+        np.isnan(diagram.stated).tolist() == np.isnan(diagram.correct).tolist() == [False, True, True, False]
+    )
+    assert diagram.expected_error == pytest.approx(0.1)
+
+
 def test_risk_and_coverage_of_a_known_ranking() -> None:
     curve = risk_coverage([0.9, 0.8, 0.7, 0.2], [0.5, INF, 1.0, 9.0], 3)
     assert isinstance(curve, RiskCoverage)
@@ -354,6 +372,18 @@ def test_at_full_coverage_the_risk_is_the_failure_rate(pairs: list[tuple[float, 
     assert 0 <= curve.area <= 1 + 1e-12
 
 
+def test_risk_at_a_coverage_and_coverage_at_a_risk() -> None:
+    curve = risk_coverage([0.9, 0.8, 0.7, 0.2], [0.5, INF, 1.0, 9.0], 3)
+    assert curve.risk_at(0.25) == 0
+    assert curve.risk_at(0.26) == pytest.approx(1 / 2)
+    assert curve.risk_at(0.75) == pytest.approx(1 / 3)
+    assert curve.risk_at(1) == pytest.approx(1 / 2)
+    assert curve.coverage_at(0) == 0.25
+    assert curve.coverage_at(0.4) == 0.75
+    assert curve.coverage_at(0.5) == 1
+    assert risk_coverage([0.5], [9.0], 3).coverage_at(0.5) == 0
+
+
 # --- bad input ----------------------------------------------------------------------------------------------
 
 BAD: list[tuple[Callable[[], object], str]] = [
@@ -375,6 +405,9 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: risk_coverage([0.5], [1.0, 2.0], 3), "errors has 2 entries beside 1 scores"),
     (lambda: risk_coverage([-0.1], [1.0], 3), r"confidence\[0\] is -0.1"),
     (lambda: risk_coverage([0.1], [1.0], 0), "threshold is 0"),
+    (lambda: reliability_diagram([0.5], [True], bins=0), "bins is 0; give at least 1"),
+    (lambda: risk_coverage([0.1], [1.0], 3).risk_at(0), "coverage is 0; give a share above 0"),
+    (lambda: risk_coverage([0.1], [1.0], 3).coverage_at(1.1), "risk is 1.1; give a share between"),
 ]
 
 

@@ -16,6 +16,11 @@ from homoreg.pretrained import embedded_folder, is_embedded
 DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in REQUIRED_FILES}
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 README = Path(__file__).resolve().parents[1] / "README.md"
+WEIGHTS = README.parent / "weights"
+LARGEST = {
+    "embedded": 8_000_000,
+    "beside": 80_000_000,
+}  # bytes: of each in the package, of all others together
 
 
 @pytest.mark.parametrize("name", PINS)
@@ -23,13 +28,27 @@ def test_every_name_is_of_a_known_architecture(name: str) -> None:
     assert PINS[name].architecture in ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", [name for name in PINS if is_embedded(name)])
-def test_embedded_files_are_the_pinned_ones(name: str) -> None:
-    folder, pin = embedded_folder(name), PINS[name]
+def folder_of(name: str) -> Path:
+    """Where the files of a name lie: in the package, or beside it in a checkout."""
+    return embedded_folder(name) if is_embedded(name) else WEIGHTS / name
+
+
+@pytest.mark.parametrize("name", [name for name in PINS if folder_of(name).is_dir()])
+def test_the_files_at_hand_are_the_pinned_ones(name: str) -> None:
+    folder, pin = folder_of(name), PINS[name]
     assert set(REQUIRED_FILES) <= set(pin.files), f"pin {name}: homoreg publish {name} --dry-run"
     mismatch = find_mismatch(folder, pin.files)
     assert mismatch is None, f"{mismatch} differs; pin {name} again: homoreg publish {name} --dry-run"
     assert read_config(folder)["architecture"] == pin.architecture
+
+
+def test_weights_are_small_enough_to_carry() -> None:
+    sizes = {
+        name: (folder_of(name) / "model.safetensors").stat().st_size for name in PINS if is_embedded(name)
+    }
+    assert all(size <= LARGEST["embedded"] for size in sizes.values()), sizes
+    beside = sum(path.stat().st_size for path in WEIGHTS.glob("*/*"))
+    assert beside <= LARGEST["beside"]
 
 
 @pytest.mark.parametrize("name", PINS)

@@ -73,8 +73,11 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 
 def test_no_large_files() -> None:
-    large = [str(path.relative_to(ROOT)) for path in project_files() if path.stat().st_size > 8 * 2**20]
-    assert not large
+    # The networks with fully connected heads are large; they lie beside the package, not in it.
+    heavy = {ROOT / "weights" / name / "model.safetensors" for name in ("dhn", "mhn")}
+    files = project_files()
+    assert not [str(path) for path in files if path.stat().st_size > 8 * 2**20 and path not in heavy]
+    assert sum(path.stat().st_size for path in files if path in heavy) < 80 * 2**20
 
 
 def test_readme_python_is_the_quickstart_example() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from homoreg.errors import ConfigError, InputError, UnknownNameError, WeightsError
-from homoreg.geometry import compose, image_corners, square_prior, transform_points
+from homoreg.errors import (
+    ConfigError,
+    InputError,
+    UnknownNameError,
+    UnreliableError,
+    UnreliableWarning,
+    WeightsError,
+)
+from homoreg.geometry import compose, fit_matrix, image_corners, square_prior, transform_points
 from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.storage import save_weights
+from homoreg.models.storage import load_model, save_weights
 from homoreg.registrar import Prior, Registrar
 from homoreg.registration import Registration
 from homoreg.trust import Trust
@@ -36,6 +45,7 @@ class Double(HomographyModel):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
         self.batches: list[int] = []
+        self.initials: list[Tensor | None] = []
 
     @property
     def config(self) -> None:
@@ -50,6 +60,7 @@ class Double(HomographyModel):
     ) -> HomographyEstimate:
         self.check_input(template, search)
         self.batches.append(len(template))
+        self.initials.append(initial)
         found = [self.answer(*pair) for pair in zip(template, search, strict=True)]
         homography = torch.stack([h for h, _, _ in found]).float()
         precision = torch.tensor([p for _, p, _ in found])
@@ -158,16 +169,25 @@ def test_what_the_model_sees_comes_back_in_the_pixels_given(name: str, given: bo
     rgb = spelled(*rgb_size, np.eye(3), rgb_size)
     # Some five to ten per cent of the infrared frame beside the truth.
     beside = similarity(1.06, 0.05 * ir_size[0], -0.06 * ir_size[1], turn=0.05)
-    result = Registrar(Decoder(), name="decoder")(ir, rgb, prior=truth @ beside if given else "auto")
+    registrar = Registrar(Decoder(), name="decoder", trust=plain())
+    result = registrar(ir, rgb, prior=truth @ beside if given else "auto")
     assert result.status == "ok"
     assert corner_error(result, truth) < 2e-3 * rgb_size[0]
     assert result.homography == pytest.approx(truth, rel=0.02, abs=2e-3 * rgb_size[0])
 
 
+def plain(**values: float) -> Trust:
+    """Trust that weighs the precision and the values given, and nothing else."""
+    zeros = dict.fromkeys((field.name for field in dataclasses.fields(Trust)), 0.0)
+    return Trust(
+        **{**zeros, "threshold": 0.5, "confidence_precision": 1.0, "error_precision": -1.0, **values}
+    )
+
+
 def test_the_result_of_a_certain_answer() -> None:
     ir_size, rgb_size, truth = TRUTHS["a larger RGB image"]
     ir, rgb = spelled(*ir_size, truth, rgb_size), spelled(*rgb_size, np.eye(3), rgb_size)
-    trust = Trust(confidence_slope=1.0, confidence_offset=-2.0, error_slope=-1.0, error_offset=2.0)
+    trust = plain(confidence_offset=-2.0, error_offset=2.0)
     result = Registrar(Decoder(), name="decoder", trust=trust)(ir, rgb, prior=truth)
     assert result.model == "decoder"
     assert result.reliable
@@ -181,19 +201,105 @@ def test_the_result_of_a_certain_answer() -> None:
 
 
 def test_the_threshold_decides_what_is_reliable(pictures: list[tuple[Pixels, Pixels]]) -> None:
-    for threshold, reliable in ((0.9, True), (0.99, False)):
-        trust = Trust(confidence_slope=1.0, confidence_offset=0.0, threshold=threshold)
-        result = Registrar(Same(3.0), name="same", trust=trust)(*pictures[0])
+    for threshold, status in ((0.9, "ok"), (0.99, "uncertain")):
+        result = Registrar(Same(3.0), name="same", trust=plain(threshold=threshold))(*pictures[0])
         assert result.confidence == pytest.approx(1 / (1 + np.exp(-3)))
-        assert result.reliable is reliable
-        assert result.status == "ok"
+        assert result.reliable is (status == "ok")
+        assert result.status == status
+
+
+def test_little_overlap_is_not_reliable(pictures: list[tuple[Pixels, Pixels]]) -> None:
+    result = Registrar(Same(9.0), name="same", trust=plain())(*pictures[0], prior=similarity(1.0, 300, 200))
+    assert 0 < result.overlap < 0.2
+    assert result.confidence > 0.99
+    assert (result.reliable, result.status) == (False, "outside")
 
 
 def test_an_answer_of_no_change_leaves_the_prior(pictures: list[tuple[Pixels, Pixels]]) -> None:
     prior = np.array([[2.0, 0.1, 30], [-0.2, 1.9, 20], [1e-4, -2e-4, 1]])
-    result = Registrar(Same(), name="same")(*pictures[0], prior=prior)
+    result = Registrar(Same(), name="same", trust=plain())(*pictures[0], prior=prior)
     assert result.homography == pytest.approx(prior, abs=1e-9)
     assert result.status == "ok"
+
+
+# --- models that do not rate themselves, or start from another -------------------------------------------
+
+
+class Mute(Same):
+    """Cannot say how sure it is."""
+
+    rates_itself = False
+
+
+class Follower(Same):
+    """Starts from the model in a folder."""
+
+    def __init__(self, starter: str) -> None:
+        super().__init__()
+        self._starter = starter
+
+    @property
+    def starter(self) -> str:
+        return self._starter
+
+
+@pytest.mark.parametrize("prior", ["auto", "matrix"])
+def test_a_model_that_cannot_rate_itself_looks_once(
+    pictures: list[tuple[Pixels, Pixels]], prior: str
+) -> None:
+    shift = similarity(1.0, 35, 30)
+    model = Mute(precision=0.0, homography=torch.from_numpy(shift))
+    start = similarity(2.0, 10, 5) if prior == "matrix" else fit_matrix((128, 96), (320, 240)).numpy()
+    result = Registrar(model, name="mute")(*pictures[0], prior=start if prior == "matrix" else "auto")
+    assert model.batches == [1]
+    assert model.initials == [None]
+    to_template = fit_matrix((128, 96), (128, 128)).numpy()
+    moved = start @ np.linalg.inv(to_template) @ similarity(1.0, 3, -2) @ to_template
+    assert result.homography == pytest.approx(moved, abs=1e-6)
+    assert not Registrar(Mute(diverged=True), name="mute")(*pictures[0]).reliable
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "starter"
+    save_weights(folder, tiny("m"), dtype=torch.float32)
+    return folder
+
+
+def test_a_model_starts_from_its_starter(starter: Path, pictures: list[tuple[Pixels, Pixels]]) -> None:
+    model = Follower(str(starter))
+    registrar = Registrar(model, name="follower")
+    registrar(*pictures[1], prior=PROTOCOL)
+    template, search = (
+        torch.from_numpy(image).reshape(*image.shape[:2], -1).permute(2, 0, 1).expand(3, -1, -1)[None] / 255.0
+        for image in pictures[1]
+    )
+    with torch.inference_mode():
+        answer = load_model(starter)[0](template, search).homography[0]
+    first, second = model.initials[:2]
+    assert first is not None
+    assert second is not None
+    assert torch.allclose(first[0], answer, atol=1e-4)
+    assert not torch.allclose(first[0], square_prior(128).float(), atol=1e-2)
+    assert torch.equal(second[0], square_prior(128).float()), "a refinement starts from the placement"
+
+
+def test_a_starter_is_loaded_once_and_missed_once(
+    starter: Path, pictures: list[tuple[Pixels, Pixels]], caplog: pytest.LogCaptureFixture
+) -> None:
+    registrar = Registrar(Follower(str(starter / "nowhere")), name="follower")
+    result = registrar.register_many(pictures[:2], prior=PROTOCOL)
+    registrar(*pictures[2], prior=PROTOCOL)
+    model = registrar.model
+    assert isinstance(model, Follower)
+    initials = [initial for initial in model.initials if initial is not None]
+    assert len(initials) == len(model.initials)
+    assert all(torch.equal(one, square_prior(128).float().expand_as(one)) for one in initials)
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "follower starts from" in warning.message
+    assert "nowhere" in warning.message
+    assert "it starts from the centred square" in warning.message
+    assert all(np.isfinite(one.homography).all() for one in result)
 
 
 # --- where there is no answer -------------------------------------------------------------------------------
@@ -211,6 +317,7 @@ def test_a_model_that_is_lost_leaves_the_prior(pictures: list[tuple[Pixels, Pixe
     assert result.status == "diverged"
     assert not result.reliable
     assert result.confidence == 0
+    assert result.expected_error == np.inf
     # Starts beside the prior may have been tried, but none of them had an answer.
     assert result.homography == pytest.approx(prior, abs=1e-9)
 
@@ -259,7 +366,9 @@ def test_a_prior_far_from_the_image(untrained: Registrar, pictures: list[tuple[P
     result = untrained(*pictures[0], prior=similarity(1.0, 10_000, 10_000))
     assert np.isfinite(result.homography).all()
     assert result.overlap == 0
-    assert not result.reliable
+    assert (result.reliable, result.status) == (False, "outside")
+    assert result.expected_error == np.inf
+    assert result.homography == pytest.approx(similarity(1.0, 10_000, 10_000))
 
 
 # --- any image ----------------------------------------------------------------------------------------------
@@ -299,7 +408,8 @@ def test_sizes_and_types(untrained: Registrar, name: str, prior: str) -> None:
     assert 0 <= result.confidence <= 1
     assert result.expected_error > 0
     assert 0 <= result.overlap <= 1
-    assert result.status in ("ok", "diverged")
+    assert result.status in ("ok", "uncertain", "outside", "diverged")
+    assert result.reliable is (result.status == "ok")
     assert result.model == "untrained"
 
 
@@ -327,8 +437,9 @@ def test_the_same_pair_gives_the_same_bits(
 def test_many_pairs_give_the_results_of_single_calls(
     untrained: Registrar, pictures: list[tuple[Pixels, Pixels]], batch_size: int
 ) -> None:
-    alone = [untrained(*pair) for pair in pictures]
-    together = untrained.register_many((pair for pair in pictures), batch_size=batch_size)
+    # An untrained network magnifies rounding from look to look: one look is compared.
+    alone = [untrained(*pair, effort="fast") for pair in pictures]
+    together = untrained.register_many((pair for pair in pictures), effort="fast", batch_size=batch_size)
     assert len(together) == len(alone)
     for one, other in zip(together, alone, strict=True):
         assert np.abs(one.corners - other.corners).max() < 1e-3
@@ -384,7 +495,7 @@ def folder(tmp_path: Path) -> Path:
     save_weights(
         tmp_path / "mine",
         tiny("m"),
-        calibration={"confidence_slope": 1.5, "threshold": 0.75},
+        calibration={"confidence_precision": 1.5, "threshold": 0.75},
         dtype=torch.float32,
     )
     return tmp_path / "mine"
@@ -395,7 +506,7 @@ def test_from_a_folder(
     folder: Path, pictures: list[tuple[Pixels, Pixels]], kind: Callable[[Path], Any]
 ) -> None:
     registrar = Registrar.from_pretrained(kind(folder))
-    assert registrar.trust == Trust(confidence_slope=1.5, threshold=0.75)
+    assert registrar.trust == Trust(confidence_precision=1.5, threshold=0.75)
     assert not registrar.model.training
     assert repr(registrar) == "Registrar('mine', architecture='m', device='cpu')"
     result = registrar(*pictures[0], prior=PROTOCOL)
@@ -437,7 +548,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "architecture": (
         lambda f: change(f / "config.json", architecture="n"),
         UnknownNameError,
-        "no architecture is called 'n'; known architectures: m",
+        "no architecture is called 'n'; known architectures: ",
     ),
 }
 
@@ -469,6 +580,92 @@ def test_cuda(folder: Path, untrained: Registrar, pictures: list[tuple[Pixels, P
     result = Registrar.from_pretrained(folder, device="cuda")(*pictures[1], prior=PROTOCOL)
     expected = untrained(*pictures[1], prior=PROTOCOL)
     assert np.abs(result.corners - expected.corners).max() < 0.5
+
+
+# --- effort, and results that are not reliable -------------------------------------------------------------
+
+
+def test_effort_decides_how_many_looks_are_taken(pictures: list[tuple[Pixels, Pixels]]) -> None:
+    looks = {}
+    for effort in ("fast", "auto", "best"):
+        for precision in (-1.0, 9.0):
+            model = Same(precision)
+            trust = plain(error_offset=1.0)
+            Registrar(model, name="same", trust=trust)(*pictures[1], prior=PROTOCOL, effort=effort)
+            looks[effort, precision] = sum(model.batches)
+    assert looks["fast", -1.0] == looks["fast", 9.0] == 1
+    assert looks["auto", 9.0] == 1, "exp(1 - 9) px are expected: good enough"
+    assert looks["auto", -1.0] > 10
+    assert looks["best", 9.0] == looks["best", -1.0] > looks["auto", -1.0]
+
+
+def test_a_middling_answer_is_looked_at_twice(pictures: list[tuple[Pixels, Pixels]]) -> None:
+    model = Same(3.0)
+    Registrar(model, name="same", trust=plain(error_offset=3.0))(*pictures[1], prior=PROTOCOL)
+    assert model.batches == [1, 1]
+    assert model.initials[0] is None
+    assert model.initials[1] is not None
+
+
+@pytest.mark.parametrize("effort", ["slow", "", None, 2])
+def test_an_effort_that_is_none(
+    untrained: Registrar, pictures: list[tuple[Pixels, Pixels]], effort: Any
+) -> None:
+    with pytest.raises(InputError, match=f"effort is {effort!r}; expected one of 'fast', 'auto', 'best'"):
+        untrained(*pictures[0], effort=effort)
+
+
+def test_unreliable_results_may_be_returned_warned_of_or_raised(
+    pictures: list[tuple[Pixels, Pixels]],
+) -> None:
+    registrar = Registrar(Same(-2.0), name="same", trust=plain())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = registrar(*pictures[0])
+    assert not quiet.reliable
+    with pytest.warns(UnreliableWarning, match=r"pair 0.*status 'uncertain', confidence 0\.12") as caught:
+        assert registrar(*pictures[0], on_unreliable="warn").status == "uncertain"
+    assert caught[0].filename == __file__
+    flat = np.full((64, 64, 3), 99, np.uint8)
+    with pytest.raises(UnreliableError, match=r"pair 2, .*status 'featureless', confidence 0\.00") as error:
+        Registrar(Same(3.0), name="same", trust=plain()).register_many(
+            [pictures[0], pictures[1], (flat, pictures[1][1])], on_unreliable="raise"
+        )
+    assert error.value.registration.ir.size == (64, 64)
+    assert isinstance(error.value, RuntimeError)
+
+
+def test_reliable_results_are_neither_warned_of_nor_raised(pictures: list[tuple[Pixels, Pixels]]) -> None:
+    registrar = Registrar(Same(5.0), name="same", trust=plain())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for what in ("warn", "raise"):
+            assert registrar(*pictures[0], on_unreliable=what).reliable
+
+
+@pytest.mark.parametrize("what", ["ignore", "", None, True])
+def test_an_answer_to_unreliable_results_that_is_none(
+    untrained: Registrar, pictures: list[tuple[Pixels, Pixels]], what: Any
+) -> None:
+    with pytest.raises(InputError, match=f"on_unreliable is {what!r}; expected one of 'return', 'warn', 'ra"):
+        untrained(*pictures[0], on_unreliable=what)
+
+
+def test_swapped_pictures_are_remarked(untrained: Registrar, caplog: pytest.LogCaptureFixture) -> None:
+    rgb = scene(150, 200, seed=2)
+    grey = np.repeat(infrared_of(rgb)[..., :1], 3, axis=2)
+    palette = cv2.applyColorMap(grey, cv2.COLORMAP_JET)[..., ::-1].copy()
+    for ir in (grey, grey[..., 0].copy(), palette):
+        untrained(ir, rgb, effort="fast")
+        untrained(ir, grey, effort="fast")
+        untrained(rgb, rgb, effort="fast")
+        assert not caplog.records
+        untrained(rgb, ir, effort="fast")
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "given as the infrared image, is in natural colours" in record.message
+        assert "are they swapped? The infrared image comes first" in record.message
+        caplog.clear()
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

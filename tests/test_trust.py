@@ -12,64 +12,93 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homoreg.errors import ConfigError, InputError
-from homoreg.trust import Trust, fit_trust
+from homoreg.trust import RIDGE, RIGHT, Evidence, Trust, fit_trust
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 slopes = st.floats(-20, 20)
 anything = st.floats(allow_nan=True, allow_infinity=True)
+NAMES = [field.name for field in dataclasses.fields(Evidence)]
+NEUTRAL = dict.fromkeys((field.name for field in dataclasses.fields(Trust)), 0.0) | {"threshold": 0.5}
+
+Drawn = tuple[list[Evidence], np.ndarray[Any, Any]]
 
 
-def drawn(count: int, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Log precisions, and errors whose spread follows them: median 1 px at precision 1."""
+def drawn(count: int, seed: int = 0) -> Drawn:
+    """Evidence, and errors whose spread follows precision and lead; the height says nothing."""
     rng = np.random.default_rng(seed)
-    precision = rng.uniform(-2, 3, count)
-    return precision, np.exp(rng.normal(0, 0.5, count) - 1.2 * precision + 1)
+    precision, lead, height = rng.uniform(-2, 3, count), rng.normal(0, 1, count), rng.normal(0, 1, count)
+    errors = np.exp(rng.normal(0, 0.5, count) - 1.2 * precision - 0.5 * lead + 1)
+    evidence = [Evidence(p, lead=q, height=h) for p, q, h in zip(precision, lead, height, strict=True)]
+    return evidence, errors
 
 
 # --- Trust -------------------------------------------------------------------------------------------------
 
 
-def test_confidence_is_the_logistic_of_the_log_precision() -> None:
-    trust = Trust(confidence_slope=2.0, confidence_offset=-1.0)
-    assert trust.confidence(0.5) == pytest.approx(0.5)
-    assert trust.confidence(1.5) == pytest.approx(1 / (1 + math.exp(-2)))
-    assert trust.confidence(0.0) == pytest.approx(1 - Trust(2.0, 1.0).confidence(0.0))
+def test_every_kind_of_evidence_has_its_weights() -> None:
+    fields = {field.name for field in dataclasses.fields(Trust)}
+    expected = {f"{kind}_{name}" for kind in ("confidence", "error") for name in (*NAMES, "offset")}
+    assert fields == expected | {"threshold"}
 
 
-def test_the_expected_error_is_the_exponential() -> None:
-    trust = Trust(error_slope=-1.0, error_offset=1.0)
-    assert trust.expected_error(1.0) == pytest.approx(1)
-    assert trust.expected_error(0.0) == pytest.approx(math.e)
+@pytest.mark.parametrize("name", NAMES)
+def test_confidence_is_the_logistic_of_weighed_evidence(name: str) -> None:
+    trust = Trust(**NEUTRAL | {f"confidence_{name}": 2.0, "confidence_offset": -1.0})
+    assert trust.confidence(dataclasses.replace(Evidence(0.0), **{name: 0.5})) == pytest.approx(0.5)
+    one = trust.confidence(dataclasses.replace(Evidence(0.0), **{name: 1.5}))
+    assert one == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_expected_error_is_the_exponential(name: str) -> None:
+    trust = Trust(**NEUTRAL | {f"error_{name}": -1.0, "error_offset": 1.0})
+    assert trust.expected_error(dataclasses.replace(Evidence(0.0), **{name: 1.0})) == pytest.approx(1)
+    assert trust.expected_error(Evidence(0.0)) == pytest.approx(math.e)
 
 
 @quick
 @given(slopes, slopes, slopes, slopes, anything)
-def test_any_precision_gives_a_probability_and_a_finite_error(
-    slope: float, offset: float, error_slope: float, error_offset: float, precision: float
+def test_any_evidence_gives_a_probability_and_a_finite_error(
+    slope: float, offset: float, error_slope: float, error_offset: float, value: float
 ) -> None:
-    trust = Trust(slope, offset, error_slope, error_offset)
-    assert 0 <= trust.confidence(precision) <= 1
-    assert 0 < trust.expected_error(precision) < 150
+    trust = Trust(
+        confidence_spread=slope,
+        confidence_offset=offset,
+        error_spread=error_slope,
+        error_offset=error_offset,
+    )
+    evidence = Evidence(0.5, spread=value)
+    assert 0 <= trust.confidence(evidence) <= 1
+    assert 0 < trust.expected_error(evidence) < 150
 
 
 @quick
 @given(st.floats(-50, 50), st.floats(-50, 50))
 def test_more_precision_never_means_less_trust(one: float, other: float) -> None:
-    low, high = sorted((one, other))
+    low, high = (Evidence(value) for value in sorted((one, other)))
     trust = Trust()
     assert trust.confidence(low) <= trust.confidence(high)
     assert trust.expected_error(low) >= trust.expected_error(high)
 
 
+def test_by_default_better_evidence_means_more_trust() -> None:
+    trust, base = Trust(), Evidence(0.5)
+    for better in ({"height": 1.0}, {"lead": 1.0}, {"agreement": -1.0}):
+        evidence = dataclasses.replace(base, **better)
+        assert trust.confidence(evidence) > trust.confidence(base)
+        assert trust.expected_error(evidence) <= trust.expected_error(base)
+    assert trust.confidence(dataclasses.replace(base, single=1.0)) < trust.confidence(base)
+
+
 def test_no_prediction_is_no_trust() -> None:
-    assert Trust().confidence(math.nan) == 0
-    assert Trust().expected_error(math.nan) > 100
+    assert Trust().confidence(Evidence(math.nan)) == 0
+    assert Trust().expected_error(Evidence(math.nan)) > 100
 
 
 def test_extremes_do_not_overflow() -> None:
-    assert Trust().confidence(1e300) == pytest.approx(1)
-    assert Trust().confidence(-1e300) == pytest.approx(0)
-    assert Trust().expected_error(-1e300) == pytest.approx(math.exp(5))
+    assert Trust().confidence(Evidence(1e300)) == pytest.approx(1)
+    assert Trust().confidence(Evidence(-1e300)) == pytest.approx(0)
+    assert Trust().expected_error(Evidence(-1e300)) == pytest.approx(math.exp(5))
 
 
 # --- as a dictionary ---------------------------------------------------------------------------------------
@@ -87,29 +116,26 @@ def test_values_left_out_take_their_defaults() -> None:
 
 
 def test_an_unknown_key_is_named() -> None:
-    expected = (
-        "unknown calibration key 'slope'; known keys: confidence_offset, confidence_slope, error_offset, "
-        "error_slope, threshold"
-    )
+    expected = "unknown calibration key 'slope'; known keys: confidence_agreement, confidence_height, "
     with pytest.raises(ConfigError, match=expected):
         Trust.from_dict({"threshold": 0.5, "slope": 1.0})
 
 
 @pytest.mark.parametrize("value", ["2", None, True, math.nan, math.inf, [1.0]])
 def test_a_value_that_is_no_finite_number_is_named(value: Any) -> None:
-    expected = f"calibration error_slope is {value!r}; expected a finite number"
+    expected = f"calibration error_spread is {value!r}; expected a finite number"
     with pytest.raises(ConfigError, match=re.escape(expected)):
-        Trust.from_dict({"error_slope": value})
+        Trust.from_dict({"error_spread": value})
 
 
 # --- fitting -----------------------------------------------------------------------------------------------
 
 
 def test_the_fit_is_calibrated_on_pairs_it_has_not_seen() -> None:
-    trust = fit_trust(*drawn(2000))
-    precision, error = drawn(2000, seed=1)
-    confidence = np.array([trust.confidence(value) for value in precision])
-    right = error < 3
+    trust = fit_trust(*drawn(5000))
+    evidence, error = drawn(5000, seed=1)
+    confidence = np.array([trust.confidence(one) for one in evidence])
+    right = error < RIGHT
     for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
         inside = (confidence >= low) & (confidence <= high)
         assert inside.sum() > 50
@@ -117,28 +143,48 @@ def test_the_fit_is_calibrated_on_pairs_it_has_not_seen() -> None:
 
 
 def test_the_error_is_fitted_in_its_logarithm_and_right_in_the_mean() -> None:
-    precision, error = drawn(4000)
-    trust = fit_trust(precision, error, threshold=0.7)
-    assert trust.error_slope == pytest.approx(-1.2, abs=0.05)
-    expected = np.array([trust.expected_error(value) for value in precision])
+    evidence, error = drawn(4000)
+    trust = fit_trust(evidence, error, threshold=0.7)
+    assert trust.error_precision == pytest.approx(-1.2, abs=0.05)
+    assert trust.error_lead == pytest.approx(-0.5, abs=0.05)
+    expected = np.array([trust.expected_error(one) for one in evidence])
     assert expected.mean() == pytest.approx(np.clip(error, 0.05, 100).mean(), rel=0.02)
     assert trust.threshold == 0.7
 
 
+def test_what_says_nothing_weighs_little_and_what_never_varies_nothing() -> None:
+    trust = fit_trust(*drawn(2000))
+    assert abs(trust.confidence_height) < 0.1 * trust.confidence_lead
+    assert abs(trust.error_height) < 0.1 * abs(trust.error_lead)
+    assert trust.confidence_agreement == trust.confidence_spread == trust.error_single == 0
+
+
 def test_the_maximum_of_the_likelihood_is_met() -> None:
-    precision, error = drawn(500)
-    trust = fit_trust(precision, error)
-    right = error < 3
+    evidence, error = drawn(500)
+    trust = fit_trust(evidence, error)
+    right = error < RIGHT
+    deviation = np.array([np.asarray(one) for one in evidence]).std(axis=0)
 
-    def penalised(slope: float, offset: float) -> float:
-        odds = slope * precision + offset
-        likelihood = np.where(right, -np.logaddexp(0, -odds), -np.logaddexp(0, odds)).sum()
-        return float(likelihood - 0.5e-2 * (slope**2 + offset**2))
+    def penalised(**change: float) -> float:
+        changed = dataclasses.replace(trust, **change)
+        confidence = np.array([changed.confidence(one) for one in evidence])
+        likelihood = np.log(np.where(right, confidence, 1 - confidence)).sum()
+        weights = np.array([getattr(changed, f"confidence_{name}") for name in NAMES])
+        return float(likelihood - 0.5 * RIDGE * ((weights * deviation) ** 2).sum())
 
-    best = penalised(trust.confidence_slope, trust.confidence_offset)
-    for step in (-0.01, 0.01):
-        assert penalised(trust.confidence_slope + step, trust.confidence_offset) < best
-        assert penalised(trust.confidence_slope, trust.confidence_offset + step) < best
+    for name in ("precision", "lead", "height"):
+        for step in (-0.05, 0.05):
+            value = getattr(trust, f"confidence_{name}")
+            assert penalised(**{f"confidence_{name}": value + step}) < penalised()
+
+
+def test_a_weight_is_worth_so_many_copies() -> None:
+    evidence, error = drawn(60)
+    weights = np.ones(60)
+    weights[:20] = 3
+    copied = fit_trust(evidence + 2 * evidence[:20], np.concatenate([error, error[:20], error[:20]]))
+    weighed = fit_trust(evidence, error, weights)
+    assert weighed.as_dict() == pytest.approx(copied.as_dict(), abs=1e-6)
 
 
 @pytest.mark.parametrize("errors", ["split", "all right", "all wrong"])
@@ -149,37 +195,51 @@ def test_separable_pairs_stay_finite(errors: str) -> None:
         "all right": np.ones(40),
         "all wrong": np.full(40, 9.0),
     }[errors]
-    trust = fit_trust(precision, error)
+    trust = fit_trust([Evidence(p) for p in precision], error)
     assert all(math.isfinite(value) for value in trust.as_dict().values())
-    mean = float(np.mean([trust.confidence(value) for value in precision]))
-    assert mean == pytest.approx(float((error < 3).mean()), abs=0.05)
+    mean = float(np.mean([trust.confidence(Evidence(value)) for value in precision]))
+    assert mean == pytest.approx(float((error < RIGHT).mean()), abs=0.05)
 
 
-def test_a_diverged_pair_counts_as_a_large_error() -> None:
-    precision, error = drawn(100)
-    error[np.argmin(precision)] = math.inf
-    assert all(math.isfinite(value) for value in fit_trust(precision, error).as_dict().values())
+def test_pairs_without_an_answer_lower_the_confidence_and_leave_the_expected_error() -> None:
+    evidence, error = drawn(200)
+    lost = [Evidence(one.precision, lead=one.lead - 4) for one in evidence]
+    without = fit_trust(evidence, error)
+    trust = fit_trust(evidence + lost, np.concatenate([error, np.full(200, np.inf)]))
+    assert trust.confidence(lost[0]) < without.confidence(lost[0])
+    for one in evidence:
+        assert trust.expected_error(one) == pytest.approx(without.expected_error(one))
 
 
-def test_lists_are_taken_too() -> None:
-    precision, error = drawn(30)
-    assert fit_trust(precision.tolist(), error.tolist()) == fit_trust(precision, error)
+def test_where_nothing_has_an_answer_nothing_is_trusted() -> None:
+    evidence, _ = drawn(30)
+    trust = fit_trust(evidence, np.full(30, np.inf))
+    assert max(trust.confidence(one) for one in evidence) < 0.1
+    assert trust.expected_error(evidence[0]) > 100
 
 
-@pytest.mark.parametrize(("first", "second"), [((19,), (19,)), ((20,), (21,)), ((20, 1), (20, 1)), ((), ())])
-def test_too_few_pairs_or_unequal_lengths_are_refused(
-    first: tuple[int, ...], second: tuple[int, ...]
-) -> None:
-    expected = f"got {first} precisions and {second} errors; expected one of each for at least 20 pairs"
+@pytest.mark.parametrize(
+    ("count", "errors", "weights"), [(19, 19, None), (20, 21, None), (0, 0, None), (20, 20, 19)]
+)
+def test_too_few_pairs_or_unequal_lengths_are_refused(count: int, errors: int, weights: int | None) -> None:
+    expected = f"got evidence of {count} estimates, errors of shape ({errors},) and weights of shape"
     with pytest.raises(InputError, match=re.escape(expected)):
-        fit_trust(np.zeros(first), np.zeros(second))
+        fit_trust([Evidence(0.0)] * count, np.zeros(errors), None if weights is None else np.ones(weights))
 
 
-@pytest.mark.parametrize(("precision", "error"), [(math.nan, 1.0), (math.inf, 1.0), (0.0, math.nan)])
-def test_values_that_cannot_be_fitted_are_refused(precision: float, error: float) -> None:
-    precisions, errors = drawn(30)
-    precisions[3], errors[3] = precision, error
-    with pytest.raises(
-        InputError, match="a log precision is not finite or an error is NaN; leave such pairs o"
-    ):
-        fit_trust(precisions, errors)
+@pytest.mark.parametrize(
+    ("precision", "error", "weight"),
+    [
+        (math.nan, 1.0, 1.0),
+        (math.inf, 1.0, 1.0),
+        (0.0, math.nan, 1.0),
+        (0.0, 1.0, -1.0),
+        (0.0, 1.0, math.nan),
+    ],
+)
+def test_values_that_cannot_be_fitted_are_refused(precision: float, error: float, weight: float) -> None:
+    evidence, errors = drawn(30)
+    weights = np.ones(30)
+    evidence[3], errors[3], weights[3] = Evidence(precision), error, weight
+    with pytest.raises(InputError, match="evidence is not finite, an error is NaN or a weight negative; lea"):
+        fit_trust(evidence, errors, weights)

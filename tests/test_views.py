@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from homoreg.geometry import compose, pixel_grid, square_prior, transform_points
+from homoreg.geometry import compose, fill_outside, pixel_grid, pull, square_prior, transform_points
+from homoreg.imaging.palettes import palette_colours
 from homoreg.imaging.reading import read_image
+from homoreg.imaging.tone import Tone
 from homoreg.views import PairViews
-from tests.scenes import infrared_of, scene
+from tests.scenes import heat, infrared_of, scene
 
 PROTOCOL = torch.tensor([[1, 0, 32], [0, 1, 32], [0, 0, 1]], dtype=torch.float64)
 
@@ -260,3 +262,171 @@ def test_frames_are_made_once() -> None:
     view = views(scene(200, 300), scene(200, 300))
     assert view.template(64) is view.template(64)
     assert view.template(64) is not view.template(128)
+
+
+# --- large pictures ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        placement(1.3, 40.5, 20.25, turn=0.3),
+        placement(0.83, -60.37, 150.23),
+        torch.tensor([[1.1, 0.1, 30], [-0.2, 1.2, 60], [4e-4, -3e-4, 1]]).double(),
+        torch.tensor([[1, 0, 32], [0, 1, 32], [-1 / 64, 0, 1]]).double(),
+        placement(1, 5000, 5000),
+    ],
+    ids=["turned", "over the edge", "perspective", "horizon", "far outside"],
+)
+def test_the_part_that_is_seen_gives_the_frame_of_the_whole_picture(start: Tensor) -> None:
+    rgb = scene(260, 340)
+    view = views(scene(128, 128), rgb)
+    whole, inside = pull(channels_first(rgb) / 255, view.to_rgb(start, 128)[None].float(), (192, 192))
+    expected = fill_outside(whole, inside)
+    # The horizon is seen in a reduced copy in pictures larger than this one.
+    assert (view.search(start, 128) - expected).abs().max() < 2e-3
+
+
+def test_a_large_picture_is_never_converted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[int] = []
+    apply = Tone.apply
+
+    def counting(self: Tone, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        converted.append(pixels.shape[0] * pixels.shape[1])
+        return apply(self, pixels)
+
+    monkeypatch.setattr(Tone, "apply", counting)
+    rgb = np.tile(scene(256, 256), (12, 12, 1))
+    rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    rgba[:500, :, 3] = 0
+    horizon = torch.tensor([[1, 0, 32], [0, 1, 32], [-1 / 64, 0, 1]]).double()
+    for picture in (rgb, rgba):
+        view = views(scene(128, 128), picture)
+        for start in (
+            placement(1, 900, 900),
+            placement(1, 900.5, 900),
+            placement(12, 300, 300, 0.4),
+            horizon,
+        ):
+            assert view.search(start, 128).isfinite().all()
+        assert view.is_featureless is False
+    # At most 1.84 px a frame px, twice the area where the frame lies askew; 1024 px a side at the horizon.
+    assert max(converted) <= 1024**2
+    assert sorted(converted)[len(converted) // 2] < 400**2
+
+
+def test_every_level_shows_the_same_place() -> None:
+    rgb = cv2.resize(scene(200, 300), (2400, 1600), interpolation=cv2.INTER_CUBIC)
+    whole, small = views(scene(128, 128), rgb), views(scene(128, 128), scene(200, 300))
+    start = placement(1.2, 30, 20)
+    enlarged = torch.tensor([[8, 0, 3.5], [0, 8, 3.5], [0, 0, 1]]).double() @ start
+    difference = (whole.search(enlarged, 128) - small.search(start, 128)).abs()
+    assert difference.mean() < 0.01
+
+
+# --- transparency ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [PROTOCOL, placement(1, 32.25, 32.25), placement(3.3, 10, 10)])
+def test_the_colour_of_what_is_transparent_does_not_matter(start: Tensor) -> None:
+    rgba = np.dstack([scene(480, 500), np.full((480, 500), 255, np.uint8)])
+    rgba[100:170, 90:140, 3] = 0
+    frames = []
+    for colour in ((0, 0, 0), (255, 0, 255)):
+        rgba[100:170, 90:140, :3] = colour
+        view = views(rgba[:256, :250].copy(), rgba)
+        frames.append((view.template(128), view.search(start, 128)))
+    for one, other in zip(*frames, strict=True):
+        assert torch.equal(one, other)
+
+
+# --- equivariance ------------------------------------------------------------------------------------------
+
+SHIFTED = placement(1.1, 70.4, 45.3, turn=0.1)
+
+
+def crop(pixels: NDArray[Any], left: int, top: int) -> NDArray[Any]:
+    return np.ascontiguousarray(pixels[top:, left:])
+
+
+def moved(x: float, y: float) -> Tensor:
+    return torch.tensor([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=torch.float64)
+
+
+def test_padding_and_cropping_the_rgb_picture_with_the_placement() -> None:
+    rgb = scene(280, 320)
+    expected = views(scene(128, 128), rgb).search(SHIFTED, 128)
+    padded = np.pad(rgb, ((30, 17), (25, 11), (0, 0)))
+    assert (views(scene(128, 128), padded).search(moved(25, 30) @ SHIFTED, 128) - expected).abs().max() < 1e-4
+    # What the frame sees begins at (38, 26).
+    away = moved(20, 20) @ SHIFTED
+    expected = views(scene(128, 128), rgb).search(away, 128)
+    cropped = views(scene(128, 128), crop(rgb, 17, 23)).search(moved(-17, -23) @ away, 128)
+    assert (cropped - expected).abs().max() < 1e-4
+
+
+def test_padding_with_transparent_pixels_changes_nothing() -> None:
+    rgb = scene(200, 200)
+    start = placement(1.05, 10.3, 12.7)
+    rgba = np.dstack([rgb, np.full((200, 200), 255, np.uint8)])
+    padded = np.pad(rgba, ((40, 0), (40, 40), (0, 0)))
+    one = views(scene(128, 128), rgb).search(start, 128)
+    other = views(scene(128, 128), padded).search(moved(40, 40) @ start, 128)
+    # The outermost half pixel: it fades into nothing there, and into what is transparent here.
+    assert ((one - other).abs() > 0.01).float().mean() < 0.01
+
+
+def test_flipping_the_rgb_picture_with_the_placement() -> None:
+    rgb = scene(280, 320)
+    mirror = torch.tensor([[-1, 0, 319], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    expected = views(scene(128, 128), rgb).search(SHIFTED, 128)
+    flipped = views(scene(128, 128), np.ascontiguousarray(rgb[:, ::-1])).search(mirror @ SHIFTED, 128)
+    assert (flipped - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_resizing_either_picture_with_the_placement(factor: int) -> None:
+    ir, rgb = scene(150, 200, 1), scene(280, 320)
+    expected = views(ir, rgb)
+    larger = views(
+        np.kron(ir, np.ones((factor, factor, 1), np.uint8)),
+        np.kron(rgb, np.ones((factor, factor, 1), np.uint8)),
+    )
+    half = (factor - 1) / 2
+    grow = torch.tensor([[factor, 0, half], [0, factor, half], [0, 0, 1]], dtype=torch.float64)
+    start = placement(0.7, 30.4, 22.3)
+    assert (larger.template(96) - expected.template(96)).abs().max() < 1.5 / 255
+    placed = grow @ start @ torch.linalg.inv(grow)
+    # Blocks are averaged to copies of another size than the picture's, so the two are not sampled alike.
+    assert (larger.search(placed, 128) - expected.search(start, 128)).abs().mean() < 0.03
+
+
+def test_polarity_turns_the_frame_over() -> None:
+    ir = infrared_of(scene(200, 300))
+    counts = 7300 + 2 * ir[..., 0].astype(np.uint16)
+    for one, other in ((ir, 255 - ir), (counts, 20_000 - counts)):
+        white = views(one, scene(192, 192)).template(128)
+        black = views(other, scene(192, 192)).template(128)
+        # The percentiles that bound counts are counts themselves: one of 500 either way.
+        assert (white + black - 1).abs().max() < 1.5 / 255
+
+
+def test_bit_depth_changes_nothing() -> None:
+    ir, rgb = infrared_of(scene(200, 300))[..., 0], scene(280, 320)
+    shown = views(ir, rgb).search(SHIFTED, 128)
+    for other in (rgb.astype(np.uint16) * 257, (rgb / 255).astype(np.float32)):
+        assert (views(ir, other).search(SHIFTED, 128) - shown).abs().max() < 1.5 / 255
+    stretched = views(7000 + ir.astype(np.uint16), rgb).template(128)
+    for other in (29_000 + 4 * ir.astype(np.uint16), (280 + ir / 25).astype(np.float32)):
+        assert (views(other, rgb).template(128) - stretched).abs().max() < 3 / 255
+
+
+@pytest.mark.parametrize("name", ["iron", "lava", "arctic", "jet", "rainbow hc", "medical"])
+def test_a_palette_changes_the_infrared_frame_by_little(name: str) -> None:
+    ir = heat(height=256, width=320)
+    grey = views(ir, scene(192, 192)).template(128)
+    view = views(palette_colours(name)[ir], scene(192, 192))
+    assert view.ir_tone.palette
+    assert (view.template(128) - grey).abs().mean() < 2 / 255
+    if view.ir_tone.palette == name:
+        assert (view.template(128) - grey).abs().max() < 6 / 255

@@ -11,6 +11,8 @@ that a command line or a web worker that never registers anything does not wait 
 
 from __future__ import annotations
 
+import gc
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ from homoreg.errors import (
 )
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from homoreg import baselines, evaluation, geometry, imaging, losses, metrics, models, synthesis, training
     from homoreg.models.registry import list_models
     from homoreg.registrar import Registrar
@@ -75,9 +79,9 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562) and keep it."""
     value: Any
     if name in _HOME_OF:
-        value = getattr(import_module(_HOME_OF[name]), name)
+        value = getattr(_load(_HOME_OF[name]), name)
     elif name in _SUBMODULES:
-        value = import_module(f"homoreg.{name}")
+        value = _load(f"homoreg.{name}")
     elif name == "__version__":
         from importlib.metadata import version
 
@@ -90,3 +94,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _load(module: str) -> ModuleType:
+    """Import a module; without rounds of garbage collection if this is what brings torch in.
+
+    Importing torch makes a quarter of a million objects, nearly all of them to stay, and going through them
+    again and again for garbage takes some 0.1 s. One look at them all remains due, but no one waits for it:
+    it comes with the next full collection, at the latest when the process ends (docs/research-log.md).
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        return import_module(module)
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        # Into the oldest generation, as if they had survived their rounds: else the next allocation would go
+        # through all of them. What the program itself has frozen must stay frozen.
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            gc.unfreeze()
+        gc.enable()

@@ -1,33 +1,39 @@
-"""The command line: ``homoreg register | eval | synth | train | models | publish``.
+"""The command line: ``homoreg register | eval | synth | train | calibrate | models | publish``.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 bad input or usage
-(one line ``Error: ...``, no traceback), 130 interrupted. torch and the rest are imported inside the
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a result that is not
+reliable with ``register --strict``, 2 bad input or usage (one line ``Error: ...``, no traceback), 130
+interrupted. torch and the rest are imported inside the
 commands, so that ``homoreg --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from homoreg.errors import HomoregError, InputError
+from homoreg.names import suggest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from homoreg.audit import Audit
     from homoreg.evaluation import Evaluation
+    from homoreg.registrar import Effort, Registrar
     from homoreg.registration import Registration
     from homoreg.synthesis.dataset import SkyDataSet
 
 __all__ = ["main"]
 
+UNRELIABLE = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -59,6 +65,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+_effort = click.option(
+    "--effort",
+    type=click.Choice(["fast", "auto", "best"]),
+    default="auto",
+    show_default=True,
+    help="One look; more where they are needed; all of them.",
+)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="homoreg", message="%(package)s %(version)s")
 def main() -> None:
@@ -77,10 +92,20 @@ def main() -> None:
     metavar="FILE|auto",
     help="JSON file with a 3x3 matrix, infrared px to RGB px, to start from.",
 )
+@_effort
+@click.option("--strict", is_flag=True, help="Exit with code 1 if the result is not reliable.")
 @click.option("--device", help="cpu or cuda.  [default: cpu]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def register(
-    ir: str, rgb: str, out: str | None, model: str, prior: str, device: str | None, as_json: bool
+    ir: str,
+    rgb: str,
+    out: str | None,
+    model: str,
+    prior: str,
+    effort: Effort,
+    strict: bool,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Register the infrared image IR to the RGB image RGB.
 
@@ -91,7 +116,7 @@ def register(
     start = _read_prior(prior)
     registrar = Registrar.from_pretrained(model, device=device)
     began = time.perf_counter()
-    result = registrar(ir, rgb, prior=start)
+    result = registrar(ir, rgb, prior=start, effort=effort)
     milliseconds = (time.perf_counter() - began) * 1e3
     if out is not None:
         result.save(out)
@@ -101,22 +126,29 @@ def register(
         click.echo(_describe(result, milliseconds))
         if out is not None:
             click.echo(f"written to     {out}")
+    if strict and not result.reliable:
+        click.get_current_context().exit(UNRELIABLE)
 
 
 def _read_prior(prior: str) -> NDArray[np.float64] | Literal["auto"]:
-    """Matrix from a JSON file: a 3x3 list, or an object with "homography", as --json writes it."""
+    """Matrix from a JSON file: a 3x3 list, or an object that holds one.
+
+    Its key is "homography", as --json writes it, or "H_ir_to_rgb", as the samples' files have it.
+    """
     import numpy as np
 
     if prior == "auto":
         return "auto"
-    expected = "expected JSON with a 3x3 matrix, or an object with 'homography'"
+    expected = "expected JSON with a 3x3 matrix, or an object with 'homography' or 'H_ir_to_rgb'"
     try:
         value = json.loads(Path(prior).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise InputError(f"cannot read the prior {prior!r}: {reason}; {expected}") from error
     try:
-        matrix = np.array(value["homography"] if isinstance(value, dict) else value, np.float64)
+        if isinstance(value, dict):
+            value = value["homography"] if "homography" in value else value["H_ir_to_rgb"]
+        matrix = np.array(value, np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"the prior {prior!r} holds no matrix of numbers; {expected}") from None
     if matrix.shape != (3, 3):
@@ -126,12 +158,17 @@ def _read_prior(prior: str) -> NDArray[np.float64] | Literal["auto"]:
 
 def _describe(result: Registration, milliseconds: float) -> str:
     rows = [" ".join(f"{entry:12.6g}" for entry in row) for row in result.homography]
+    error = (
+        f"{result.expected_error:.2f} px of the RGB image"
+        if math.isfinite(result.expected_error)
+        else "unknown"
+    )
     verdict = "reliable" if result.reliable else f"NOT RELIABLE ({result.status})"
     return "\n".join(
         [
             f"homography     {rows[0]}",
             *(f"               {row}" for row in rows[1:]),
-            f"expected error {result.expected_error:.2f} px of the RGB image",
+            f"expected error {error}",
             f"confidence     {result.confidence:.2f}, {verdict}",
             f"overlap        {result.overlap:.0%} of the infrared image",
             f"model          {result.model}, {milliseconds:.0f} ms",
@@ -144,12 +181,26 @@ def _describe(result: Registration, milliseconds: float) -> str:
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--model", "models", multiple=True, help="Name or folder of a model; repeatable.")
 @click.option(
-    "--method", "methods", multiple=True, metavar="NAME", help="sift, ecc or nothing (OpenCV); repeatable."
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="nothing, sift, ecc, mutual_information or kornia; repeatable.",
 )
 @click.option("--split", default="val", show_default=True, help="Split of the sets.")
 @click.option("--csv", "csv_path", metavar="FILE", help="Also write the rows as CSV.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", help="cpu or cuda.  [default: cpu]")
+@_effort
+@click.option("--calibration", is_flag=True, help="Also ask whether the models' confidence can be trusted.")
+@click.option(
+    "--mismatches",
+    default=24,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="With --calibration: pairs of each kind that do not belong together, a set.",
+)
+@click.option("--plot", "plot_path", metavar="FILE", help="With --calibration: draw its curves, as PNG.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 def evaluate(
     folders: tuple[str, ...],
@@ -160,6 +211,10 @@ def evaluate(
     csv_path: str | None,
     batch_size: int,
     device: str | None,
+    effort: Effort,
+    calibration: bool,
+    mismatches: int,
+    plot_path: str | None,
     markdown: bool,
 ) -> None:
     """Measure models and baselines on frozen sets.
@@ -167,8 +222,10 @@ def evaluate(
     Prints corner errors in px, beside the row of doing nothing. The method is m120 unless --model or
     --method says otherwise.
     """
+    from homoreg.audit import format_audits, plot_audits
     from homoreg.baselines import get_baseline
     from homoreg.evaluation import format_table, write_csv
+    from homoreg.registrar import Registrar
     from homoreg.synthesis.dataset import SkyDataSet
 
     places = _all_of(folders, more, "--data")
@@ -177,36 +234,58 @@ def evaluate(
     for method in methods:
         get_baseline(method)  # a misspelt name should not surface after minutes of work
     sets = [SkyDataSet(place, split) for place in places]
-    rows = _evaluate_all(sets, models, methods, batch_size, device)
+    if plot_path is not None and not calibration:
+        raise click.UsageError("--plot draws what --calibration finds; give both.")
+    registrars = {model: Registrar.from_pretrained(model, device=device) for model in models}
+    paced = {model: _Paced(registrar, effort) for model, registrar in registrars.items()}
+    rows, audits = _evaluate_all(sets, paced, methods, batch_size, mismatches if calibration else None)
     click.echo(format_table(rows, markdown=markdown))
+    if audits:
+        click.echo("\n" + format_audits(audits))
+        if plot_path is not None:
+            click.echo(f"written to {plot_audits(audits, plot_path)}", err=True)
     if csv_path is not None:
         write_csv(rows, csv_path)
         click.echo(f"written to {csv_path}", err=True)
 
 
+class _Paced:
+    """A registrar that always takes one effort."""
+
+    def __init__(self, registrar: Registrar, effort: Effort) -> None:
+        self.registrar, self.effort = registrar, effort
+        self.name = registrar.name if effort == "auto" else f"{registrar.name} {effort}"
+
+    def register_many(
+        self, pairs: Sequence[tuple[Any, Any]], *, prior: Any, batch_size: int
+    ) -> list[Registration]:
+        return self.registrar.register_many(pairs, prior=prior, batch_size=batch_size, effort=self.effort)
+
+
 def _evaluate_all(
     sets: Sequence[SkyDataSet],
-    models: Sequence[str],
+    models: Mapping[str, _Paced],
     methods: Sequence[str],
     batch_size: int,
-    device: str | None,
-) -> list[Evaluation]:
-    """Rows set by set, doing nothing first."""
+    mismatches: int | None,
+) -> tuple[list[Evaluation], list[Audit]]:
+    """Rows set by set, doing nothing first; and audits of the models unless ``mismatches`` is None."""
+    from homoreg.audit import audit
     from homoreg.evaluation import do_nothing, evaluate, weights_digest
     from homoreg.pretrained import locate
-    from homoreg.registrar import Registrar
 
-    registrars = []
-    for model in models:
-        folder = locate(model).folder
-        registrars.append((Registrar.from_pretrained(model, device=device), weights_digest(folder)))
-    rows = []
+    rows, audits = [], []
     for pairs in sets:
         rows.append(do_nothing(pairs))
-        for registrar, digest in registrars:
-            rows.append(evaluate(registrar, pairs, weights=digest, batch_size=batch_size, progress=True))
+        for model, paced in models.items():
+            digest = weights_digest(locate(model).folder)
+            rows.append(
+                evaluate(paced, pairs, name=paced.name, weights=digest, batch_size=batch_size, progress=True)
+            )
+            if mismatches is not None:
+                audits.append(audit(paced, rows[-1], pairs, mismatches=mismatches))
         rows += [evaluate(method, pairs, progress=True) for method in methods if method != "nothing"]
-    return rows
+    return rows, audits
 
 
 def _all_of(given: tuple[str, ...], more: tuple[str, ...], option: str) -> list[str]:
@@ -279,10 +358,15 @@ def models(pattern: str, embedded: bool | None, architecture: str | None) -> Non
     from homoreg.models.registry import list_models
 
     names = list_models(pattern, embedded=embedded, architecture=architecture)
-    if not names:
+    if not names and not list_models(pattern):
         known = ", ".join(list_models())
-        raise InputError(f"no model matches {pattern!r}; known models: {known}")
-    click.echo("\n".join(names))
+        raise InputError(
+            f"no model matches {pattern!r}; known models: {known}{suggest(pattern, list_models())}"
+        )
+    for name in names:
+        click.echo(name)
+    if not names:
+        click.echo(f"none of {', '.join(list_models(pattern))}", err=True)
 
 
 @main.command()
@@ -393,22 +477,51 @@ def train(
 
 @main.command()
 @click.argument("weights", metavar="FOLDER")
-@click.option("--pairs", multiple=True, metavar="DIR...", help="Folders the model was trained on.")
+@click.option(
+    "--pairs",
+    multiple=True,
+    metavar="DIR[=WEIGHT]...",
+    help="Folders the model was trained on, with the weights of then.",
+)
 @click.argument("more", nargs=-1, metavar="")
-@click.option("--samples", default=480, show_default=True, type=click.IntRange(min=20))
+@click.option("--samples", default=400, show_default=True, type=click.IntRange(min=20))
 @click.option("--share", default=0.08, show_default=True, help="Held-back share of each folder's images.")
-@click.option("--threshold", default=0.5, show_default=True, help="Confidence that counts as reliable.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Confidence that counts as reliable.  [default: from 0.5 up, by the mistakes it lets pass]",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
 def calibrate(
-    weights: str, pairs: tuple[str, ...], more: tuple[str, ...], samples: int, share: float, threshold: float
+    weights: str,
+    pairs: tuple[str, ...],
+    more: tuple[str, ...],
+    samples: int,
+    share: float,
+    threshold: float | None,
+    threads: int | None,
 ) -> None:
     """Fit confidence and expected error of the weights in FOLDER on held-back images.
 
     The fit is written into FOLDER/config.json.
     """
+    import torch
+    from tqdm import tqdm
+
     from homoreg import training
 
-    sources = [training.Source(Path(folder)) for folder in _all_of(pairs, more, "--pairs")]
-    trust = training.calibrate(weights, sources, share=share, samples=samples, threshold=threshold)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    sources = [training.Source(*_split_weight(folder)) for folder in _all_of(pairs, more, "--pairs")]
+    with tqdm(unit="pair", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        trust = training.calibrate(
+            weights, sources, share=share, samples=samples, threshold=threshold, progress=show
+        )
     for name, value in trust.as_dict().items():
         click.echo(f"{name}: {value:.4f}")
 

@@ -7,6 +7,8 @@ so ``except ValueError`` and ``except OSError`` keep working.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -14,8 +16,11 @@ __all__ = [
     "HubError",
     "ImageReadError",
     "InputError",
+    "MissingPackageError",
     "OutputError",
     "UnknownNameError",
+    "UnreliableError",
+    "UnreliableWarning",
     "WeightsError",
 ]
 
@@ -52,5 +57,29 @@ class HubError(HomoregError, OSError):
     """A hub cannot be reached, refuses access, or gives no sensible answer."""
 
 
+class MissingPackageError(HomoregError, ImportError):
+    """A function needs an optional package that is not installed."""
+
+
 class OutputError(HomoregError, OSError):
     """A result cannot be written (no permission, disk full, not a folder)."""
+
+
+class UnreliableError(HomoregError, RuntimeError):
+    """A registration is not reliable, and the caller asked for an error then.
+
+    Parameters
+    ----------
+    message
+        What is wrong.
+    registration
+        The result all the same, a :class:`homoreg.Registration`.
+    """
+
+    def __init__(self, message: str, registration: Any) -> None:
+        super().__init__(message)
+        self.registration = registration
+
+
+class UnreliableWarning(UserWarning):
+    """A registration is not reliable, and the caller asked for a warning then."""

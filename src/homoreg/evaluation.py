@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from homoreg.answers import Answer, AnswerLog
 from homoreg.baselines import Baseline, get_baseline
 from homoreg.errors import InputError, WeightsError
 from homoreg.files import atomic_write_text
@@ -95,7 +96,8 @@ class Evaluation:
     confidence
         (N,) float64, or None for a method that gives none.
     ok
-        (N,) bool: False where the method itself said that it failed and returned its prior.
+        (N,) bool: False where the method itself does not vouch for its answer: a baseline that failed and
+        returned its prior, a registration whose status is not ``"ok"``.
     milliseconds
         (N,) float64 wall time; pairs registered in one batch share its time evenly.
     """
@@ -117,7 +119,7 @@ class Evaluation:
 
     @property
     def failed(self) -> int:
-        """Number of pairs for which the method itself said that it failed."""
+        """Number of pairs for whose answer the method itself does not vouch."""
         return int((~self.ok).sum())
 
     def auroc(self, threshold: float = 3.0) -> float:
@@ -137,6 +139,11 @@ class Evaluation:
             "ms": float(np.median(self.milliseconds)),
         }
 
+    def csv_row(self) -> dict[str, str]:
+        """:meth:`row` as a CSV holds it: six significant digits."""
+        row = self.row()
+        return {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()}
+
 
 def evaluate(
     method: str | Baseline | RegistersMany,
@@ -146,14 +153,15 @@ def evaluate(
     weights: str = "",
     batch_size: int = 16,
     progress: bool = False,
+    log: AnswerLog | None = None,
 ) -> Evaluation:
     """Run a method on every pair of a set, starting from the centred square.
 
     Parameters
     ----------
     method
-        A registrar; or a baseline: its name (``"nothing"``, ``"sift"``, ``"ecc"``) or a function of the
-        same form.
+        A registrar; or a baseline: its name (a key of :data:`homoreg.baselines.BASELINES`) or a function of
+        the same form.
     dataset
         The pairs.
     name
@@ -164,6 +172,8 @@ def evaluate(
         Pairs a registrar gets at a time.
     progress
         Whether to show a progress bar on standard error, where that is a terminal.
+    log
+        Where answers are kept as they come, and taken from instead of asking the method again.
 
     Returns
     -------
@@ -178,6 +188,8 @@ def evaluate(
         If ``method`` or ``batch_size`` is not usable.
     DataError, ImageReadError
         If a pair cannot be read.
+    OutputError
+        If the log cannot be written.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; expected at least 1")
@@ -187,11 +199,11 @@ def evaluate(
             f"method is a {type(method).__name__}; expected a Registrar, a baseline's name or a function "
             "(ir, rgb, prior) -> BaselineResult"
         )
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     truth: list[Floats] = []
     sizes: list[int] = []
     for pairs in _batches(dataset, batch_size, progress):
-        answers += _run(runner, pairs, batch_size)
+        answers += _logged(runner, pairs, batch_size, log)
         truth += [pair.homography for pair in pairs]
         sizes += [pair.size for pair in pairs]
     found = np.stack([answer.homography for answer in answers])
@@ -226,15 +238,6 @@ def do_nothing(dataset: SkyDataSet) -> Evaluation:
     return evaluate("nothing", dataset)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    homography: Floats
-    confidence: float | None
-    ok: bool
-    model: str
-    milliseconds: float
-
-
 def _batches(dataset: SkyDataSet, batch_size: int, progress: bool) -> Iterator[list[FrozenPair]]:
     """Consecutive pairs of one template size, at most ``batch_size`` of them."""
     pairs: Iterator[FrozenPair] = iter(dataset)
@@ -249,7 +252,19 @@ def _batches(dataset: SkyDataSet, batch_size: int, progress: bool) -> Iterator[l
             yield batch
 
 
-def _run(runner: Baseline | RegistersMany, pairs: list[FrozenPair], batch_size: int) -> list[_Answer]:
+def _logged(
+    runner: Baseline | RegistersMany, pairs: list[FrozenPair], batch_size: int, log: AnswerLog | None
+) -> list[Answer]:
+    """Answers, run only for the pairs that the log has none of, and added to it."""
+    if log is None:
+        return _run(runner, pairs, batch_size)
+    missing = [pair for pair in pairs if pair.name not in log.answers]
+    if missing:
+        log.append([pair.name for pair in missing], _run(runner, missing, batch_size))
+    return [log.answers[pair.name] for pair in pairs]
+
+
+def _run(runner: Baseline | RegistersMany, pairs: list[FrozenPair], batch_size: int) -> list[Answer]:
     """Answers of a method, which gets images and the prior and nothing else of a pair."""
     prior = np.asarray(square_prior(pairs[0].size).numpy(), np.float64)
     images = [(pair.template, pair.search) for pair in pairs]
@@ -259,13 +274,13 @@ def _run(runner: Baseline | RegistersMany, pairs: list[FrozenPair], batch_size: 
         each = (time.perf_counter() - began) * 1e3 / len(pairs)
         if len(results) != len(pairs):
             raise InputError(f"register_many returned {len(results)} results for {len(pairs)} pairs")
-        return [_Answer(r.homography, r.confidence, r.status == "ok", r.model, each) for r in results]
+        return [Answer(r.homography, r.confidence, r.status == "ok", r.model, each) for r in results]
     answers = []
     for ir, rgb in images:
         began = time.perf_counter()
         result = runner(ir, rgb, prior)
         each = (time.perf_counter() - began) * 1e3
-        answers.append(_Answer(result.homography, None, result.ok, "", each))
+        answers.append(Answer(result.homography, None, result.ok, "", each))
     return answers
 
 
@@ -332,14 +347,11 @@ def write_csv(rows: Sequence[Evaluation], path: str | os.PathLike[str]) -> Path:
     """
     if not rows:
         raise InputError("there are no rows to write; expected at least one Evaluation")
-    records = [row.row() for row in rows]
+    records = [row.csv_row() for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        writer.writerow(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in record.items()}
-        )
+    writer.writerows(records)
     atomic_write_text(path, text.getvalue())
     return Path(path)
 

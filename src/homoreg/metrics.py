@@ -29,12 +29,14 @@ from homoreg.errors import InputError
 from homoreg.geometry import image_corners
 
 __all__ = [
+    "ReliabilityDiagram",
     "RiskCoverage",
     "Summary",
     "auc",
     "auroc",
     "corner_error",
     "expected_calibration_error",
+    "reliability_diagram",
     "risk_coverage",
     "success_rate",
     "summarize",
@@ -296,14 +298,74 @@ def auroc(scores: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
     return statistic / (n_right * n_wrong)
 
 
+@dataclass(frozen=True, eq=False)
+class ReliabilityDiagram:
+    """What was stated beside what came true, bin by bin; see :func:`reliability_diagram`.
+
+    Attributes
+    ----------
+    count
+        (K,) int64, results in each of the K bins of equal width on [0, 1].
+    stated
+        (K,) mean confidence in each bin, NaN where it is empty.
+    correct
+        (K,) share correct in each bin, NaN where it is empty.
+    """
+
+    count: NDArray[np.int64]
+    stated: Floats
+    correct: Floats
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: the gap between both, averaged over the results."""
+        gap = np.abs(np.nan_to_num(self.stated - self.correct))
+        return float((self.count * gap).sum()) / int(self.count.sum())
+
+
+def reliability_diagram(
+    confidence: ArrayLike | Tensor, correct: ArrayLike | Tensor, bins: int = 10
+) -> ReliabilityDiagram:
+    """Sort results into bins of stated confidence and look at the share that was correct in each.
+
+    Parameters
+    ----------
+    confidence
+        (N,) probabilities, N >= 1.
+    correct
+        (N,) booleans.
+    bins
+        Number of bins, at least 1: of equal width on [0, 1], each closed below and open above except the
+        last, which is closed.
+
+    Returns
+    -------
+    ReliabilityDiagram
+        One entry for each bin.
+
+    Raises
+    ------
+    InputError
+        If the input is empty, the lengths differ, a confidence lies outside [0, 1] or ``bins`` is below 1.
+    """
+    values = _confidence(confidence)
+    right = _booleans(correct, values.size)
+    if bins < 1:
+        raise InputError(f"bins is {bins}; give at least 1")
+    index = np.minimum((values * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    filled = np.where(count > 0, count, np.nan)
+    stated = np.bincount(index, weights=values, minlength=bins) / filled
+    return ReliabilityDiagram(count, stated, np.bincount(index, weights=right, minlength=bins) / filled)
+
+
 def expected_calibration_error(
     confidence: ArrayLike | Tensor, correct: ArrayLike | Tensor, bins: int = 10
 ) -> float:
     """Gap between a stated confidence and the share that was correct, averaged over bins.
 
-    ``ECE = sum_b |B_b| / N * | mean confidence in B_b - share correct in B_b |`` over ``bins`` bins of
-    equal width on [0, 1], each closed below and open above except the last, which is closed (Guo et al.,
-    ICML 2017).
+    ``ECE = sum_b |B_b| / N * | mean confidence in B_b - share correct in B_b |`` over the bins of
+    :func:`reliability_diagram` (Guo et al., ICML 2017).
 
     Parameters
     ----------
@@ -324,13 +386,7 @@ def expected_calibration_error(
     InputError
         If the input is empty, the lengths differ, a confidence lies outside [0, 1] or ``bins`` is below 1.
     """
-    values = _confidence(confidence)
-    right = _booleans(correct, values.size)
-    if bins < 1:
-        raise InputError(f"bins is {bins}; give at least 1")
-    index = np.minimum((values * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(index, weights=values - right, minlength=bins)
-    return float(np.abs(gap).sum()) / values.size
+    return reliability_diagram(confidence, correct, bins).expected_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,6 +409,30 @@ class RiskCoverage:
     coverage: Floats
     risk: Floats
     area: float
+
+    def risk_at(self, coverage: float) -> float:
+        """Share wrong among the accepted when at least ``coverage`` of all results are accepted.
+
+        Raises
+        ------
+        InputError
+            If the coverage is not above 0 and at most 1.
+        """
+        if not 0 < coverage <= 1:
+            raise InputError(f"coverage is {coverage}; give a share above 0 and at most 1")
+        return float(self.risk[int((self.coverage < coverage - 1e-12).sum())])
+
+    def coverage_at(self, risk: float) -> float:
+        """Largest share that can be accepted with at most ``risk`` of the accepted wrong; 0 if none can.
+
+        Raises
+        ------
+        InputError
+            If the risk is not between 0 and 1.
+        """
+        if not 0 <= risk <= 1:
+            raise InputError(f"risk is {risk}; give a share between 0 and 1")
+        return float(self.coverage[self.risk <= risk].max(initial=0.0))
 
 
 def risk_coverage(

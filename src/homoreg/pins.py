@@ -86,13 +86,67 @@ class Pin:
 
 
 PINS: dict[str, Pin] = {
+    "dhn": Pin(
+        architecture="dhn",
+        repository="<owner>/homoreg-dhn",
+        commit=None,
+        files={
+            "config.json": "5b025b9279f178769da2ce6047f5db3c7f973f14a1441bb7d6955bb917ce23de",
+            "model.safetensors": "60a136f515c46e2cf7015ee131cd44a7a9b867b4b24e4edcf930b82a85eb13b4",
+        },
+    ),
+    "mhn": Pin(
+        architecture="mhn",
+        repository="<owner>/homoreg-mhn",
+        commit=None,
+        files={
+            "config.json": "1a31524a3f12ec4fcd9af6094d68f688420ad04d0c8f9130316bd53e1d012a34",
+            "model.safetensors": "800f9b9576e88f772429f537c3566813461bff10201f1b79f9c6f2d251000276",
+        },
+    ),
+    "clkn": Pin(
+        architecture="clkn",
+        repository="<owner>/homoreg-clkn",
+        commit=None,
+        files={
+            "config.json": "71a20356b9b17854d847f433a04a0b458796e9373989965c507b54ec5507efe8",
+            "model.safetensors": "0b48302cbef41b97352e3928c95bfbfec67ac5e4b9ebae0add784a31fa580bbc",
+        },
+    ),
+    "dlkfm": Pin(
+        architecture="dlkfm",
+        repository="<owner>/homoreg-dlkfm",
+        commit=None,
+        files={
+            "config.json": "d06d1dc5d976826303ff8f389a1c9c753ce30135ab3d3d4cd3789d0d85dcdc40",
+            "model.safetensors": "04ea304ca72cf7dfc4be1ca21a5ad128a31761bb57a85b5cf29c5bac491bb00d",
+        },
+    ),
+    "m70": Pin(
+        architecture="m",
+        repository="<owner>/homoreg-m70",
+        commit=None,
+        files={
+            "config.json": "54caa40078a588bcdecee8680fe88365eca663bb0a54a67c74544bb4df3283a3",
+            "model.safetensors": "5ae73f1f70b3688c98041411f3085d696bc472961c493301c97f61621949e305",
+        },
+    ),
     "m120": Pin(
         architecture="m",
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "e30ad47eae11746a8549cabc4462bb1b9be034e554e5d9688f69dccbb2b38522",
-            "model.safetensors": "9859f6a17e929924c8b69b06344e323fbc7f90c098ec0255a8eb6959d9b2b3ff",
+            "config.json": "99e9a1e7e3f88c1d2d05a373dd1ec64f3970b8e2955a4c042d74ccfc1bc20d48",
+            "model.safetensors": "04a57e2e7e583298368007c87f9013296ae5f37eade1d7b0fb30b3261977d191",
+        },
+    ),
+    "m175": Pin(
+        architecture="m",
+        repository="<owner>/homoreg-m175",
+        commit=None,
+        files={
+            "config.json": "934f7426e4cebe15518e6cafd48ec74369856072a9c867aeb12b6855e9de7bed",
+            "model.safetensors": "472af38837722372a050741ee090203654123fa6628d78a6054d0d01e86436e9",
         },
     ),
 }

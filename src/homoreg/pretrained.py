@@ -14,6 +14,7 @@ from pathlib import Path
 
 from homoreg.errors import InputError, UnknownNameError, WeightsError
 from homoreg.hub import Request, checked_revision, download, split_repository
+from homoreg.names import suggest
 from homoreg.pins import PINS, REQUIRED_FILES, Pin, find_mismatch
 
 __all__ = ["Source", "embedded_folder", "is_embedded", "locate"]
@@ -120,7 +121,7 @@ def locate(
         raise UnknownNameError(
             f"no model is called {text!r} and there is no such folder; known models: "
             f"{', '.join(sorted(PINS))}: choose one, or pass a folder with config.json and "
-            "model.safetensors, or OWNER/NAME on the Hub"
+            f"model.safetensors, or OWNER/NAME on the Hub{suggest(text, PINS)}"
         )
     if named is not None and revision is not None:
         raise InputError(f"{text!r} names a revision, and so does revision={revision!r}; give one")

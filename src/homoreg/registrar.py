@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import NDArray
 
-from homoreg.errors import InputError
-from homoreg.geometry import fit_matrix, image_corners, pad_matrix, square_prior, transform_points
-from homoreg.imaging.reading import ImageLike, read_image
-from homoreg.imaging.resampling import share_inside
+from homoreg.errors import HomoregError, InputError, UnreliableError, UnreliableWarning
+from homoreg.imaging.palettes import recognise_palette
+from homoreg.imaging.reading import ImageLike, Picture, read_image
+from homoreg.imaging.rjpeg import read_rjpeg
 from homoreg.models.base import HomographyModel
 from homoreg.models.storage import load_model
 from homoreg.pretrained import locate
+from homoreg.priors import Prior, spread_priors
 from homoreg.registration import Registration
+from homoreg.search import SIZE, Effort, Finding, Search, check_effort
 from homoreg.trust import Trust
 from homoreg.views import PairViews
 
 if TYPE_CHECKING:
     from homoreg.evaluation import Evaluation
 
-__all__ = ["Prior", "Registrar"]
+__all__ = ["Effort", "OnUnreliable", "Prior", "Registrar"]
 
-Prior: TypeAlias = Literal["auto"] | ArrayLike | Tensor
+logger = logging.getLogger(__name__)
 
-SIZE = 128  # side of the template frame in px
-SCOUT_SIZE = 64  # of the frames in which the field-of-view hypotheses are compared
-FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45)  # infrared field of view over that of the RGB
-SHIFTS = ((-0.125, 0.0), (0.125, 0.0), (0.0, -0.125), (0.0, 0.125))  # of other starts, in template sides
-SLACK = 0.1  # log precision that a further look may lose and still be preferred
+OnUnreliable: TypeAlias = Literal["return", "warn", "raise"]
+
+COLOURFUL, COLOURLESS = 0.06, 0.015  # mean saturations: a photograph's is above the first, grey's below
 LEAST_OVERLAP = 0.2  # share of the infrared frame that must lie in the RGB picture to be reliable
-WORST_PRECISION = -4.0  # the floor of the models' log precision
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A homography (3, 3) float64, infrared px to RGB px, and the log precision of its last solve."""
-
-    homography: Tensor
-    log_precision: float
-
-    @property
-    def diverged(self) -> bool:
-        """No answer was accepted: the homography is the start."""
-        return self.log_precision <= WORST_PRECISION
 
 
 class Registrar:
@@ -85,18 +72,21 @@ class Registrar:
     def __init__(
         self, model: HomographyModel, *, name: str, trust: Trust | None = None, device: str | None = None
     ) -> None:
-        chosen = device or "cpu"
+        self.device = _find_device(device or "cpu")
         try:
-            self.device = torch.device(chosen)
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError, ImportError) as error:
+            reason = str(error).splitlines()[0]
             raise InputError(
-                f"device is {chosen!r}; expected cpu, or cuda where torch sees one ({error})"
+                f"device is {device!r}; expected cpu, or cuda where torch sees one ({reason})"
             ) from None
         self.name = name
         self.trust = trust or Trust()
         self.training: dict[str, Any] = {}
         self.folder: Path | None = None
+        self._starter: HomographyModel | None = None
+        self._starter_sought = False
+        self._fetching: dict[str, Any] = {}
 
     @classmethod
     def from_pretrained(
@@ -158,6 +148,11 @@ class Registrar:
         model, config = load_model(source.folder)
         registrar = cls(model, name=source.name, trust=Trust.from_dict(config["calibration"]), device=device)
         registrar.training, registrar.folder = config["training"], source.folder
+        registrar._fetching = {
+            "cache_dir": cache_dir,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
         return registrar
 
     def save_pretrained(
@@ -248,7 +243,15 @@ class Registrar:
             f"Registrar({self.name!r}, architecture={self.model.architecture!r}, device={str(self.device)!r})"
         )
 
-    def __call__(self, ir: ImageLike, rgb: ImageLike, *, prior: Prior = "auto") -> Registration:
+    def __call__(
+        self,
+        ir: ImageLike,
+        rgb: ImageLike,
+        *,
+        prior: Prior = "auto",
+        effort: Effort = "auto",
+        on_unreliable: OnUnreliable = "return",
+    ) -> Registration:
         """Register an infrared picture to an RGB picture.
 
         Parameters
@@ -259,24 +262,72 @@ class Registrar:
         prior
             First guess: a 3x3 matrix that maps infrared px to RGB px, or "auto", which compares
             hypotheses about the two fields of view, centred on each other.
+        effort
+            How many looks to take: "fast" one, "auto" further ones and other starts where the evidence of
+            those before asks for them, "best" all of them always. A model that does not rate itself looks
+            once.
+        on_unreliable
+            What to do where the result is not reliable: "return" it all the same, "warn" with
+            :class:`~homoreg.errors.UnreliableWarning` as well, or "raise"
+            :class:`~homoreg.errors.UnreliableError`, which carries it.
 
         Returns
         -------
         Registration
-            Always, also where nothing fits: then with ``reliable`` False and the reason in ``status``.
+            Also where nothing fits: then with ``reliable`` False and the reason in ``status``.
 
         Raises
         ------
         InputError
-            If an image or the prior is not usable; the message says why.
+            If an image, the prior or an option is not usable; the message says why.
+        UnreliableError
+            If the result is not reliable, with ``on_unreliable="raise"``.
         """
-        return self.register_many([(ir, rgb)], prior=prior)[0]
+        return self.register_many([(ir, rgb)], prior=prior, effort=effort, on_unreliable=on_unreliable)[0]
+
+    def register_rjpeg(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        prior: Prior = "auto",
+        effort: Effort = "auto",
+        on_unreliable: OnUnreliable = "return",
+    ) -> Registration:
+        """Register the two pictures inside one radiometric JPEG of a FLIR camera.
+
+        Parameters
+        ----------
+        path
+            The file as the camera wrote it, with its visual picture.
+        prior
+            As for a single call; "auto" starts from where the camera says that the pictures lie, if it does.
+        effort, on_unreliable
+            As for a single call.
+
+        Returns
+        -------
+        Registration
+            Of the infrared counts to the visual picture.
+
+        Raises
+        ------
+        ImageReadError
+            If the file has no radiometric data or no visual picture, or is damaged.
+        InputError, UnreliableError
+            As for a single call.
+        """
+        both = read_rjpeg(path)
+        if isinstance(prior, str) and prior == "auto" and both.prior is not None:
+            prior = both.prior
+        return self(both.thermal, both.visual, prior=prior, effort=effort, on_unreliable=on_unreliable)
 
     def register_many(
         self,
         pairs: Iterable[tuple[ImageLike, ImageLike]],
         *,
         prior: Prior | Sequence[Prior] = "auto",
+        effort: Effort = "auto",
+        on_unreliable: OnUnreliable = "return",
         batch_size: int = 16,
     ) -> list[Registration]:
         """Register many pairs, several at a time.
@@ -290,6 +341,10 @@ class Registrar:
             Infrared and RGB pictures as for a single call.
         prior
             One for all pairs, or a list with one for each.
+        effort
+            As for a single call.
+        on_unreliable
+            As for a single call; "raise" stops at the first batch with an unreliable result.
         batch_size
             Pairs that go through the network together; memory grows with it, and by the pictures that every
             result keeps.
@@ -302,145 +357,86 @@ class Registrar:
         Raises
         ------
         InputError
-            If an image or a prior is not usable, their numbers differ, or ``batch_size`` is not a positive
-            whole number.
+            If an image, a prior or an option is not usable, the numbers of pairs and priors differ, or
+            ``batch_size`` is not a positive whole number.
+        UnreliableError
+            If a result is not reliable, with ``on_unreliable="raise"``.
         """
         listed = list(pairs)
         _check_call(listed, batch_size)
-        priors = _spread_prior(prior, len(listed))
+        check_effort(effort)
+        if on_unreliable not in get_args(OnUnreliable):
+            expected = ", ".join(map(repr, get_args(OnUnreliable)))
+            raise InputError(f"on_unreliable is {on_unreliable!r}; expected one of {expected}")
+        priors = spread_priors(prior, len(listed))
+        search = Search(self.model, self.trust, self.device, self.find_starter)
         results: list[Registration] = []
         for first in range(0, len(listed), batch_size):
             chunk = listed[first : first + batch_size]
             views = [PairViews(read_image(ir, role="ir"), read_image(rgb, role="rgb")) for ir, rgb in chunk]
-            results += self._register(views, priors[first : first + batch_size])
+            _warn_of_swapped(views)
+            findings = search.run(views, priors[first : first + batch_size], effort)
+            results += [self._result(*one) for one in zip(views, findings, strict=True)]
+            _complain(results[first:], first, on_unreliable)
         return results
 
-    def _register(self, views: list[PairViews], priors: list[Tensor | None]) -> list[Registration]:
-        """Scout where there is no prior, look twice, and try other starts where in doubt."""
-        blank = [view.is_featureless for view in views]
-        starts = [_start(view, prior) for view, prior in zip(views, priors, strict=True)]
-        best = [_Candidate(start, WORST_PRECISION) for start in starts]
-        active = [i for i in range(len(views)) if not blank[i]]
-        free = [i for i in active if priors[i] is None]
-        given = [i for i in active if priors[i] is not None]
-        self._scout(views, best, free, [_hypotheses(views[i]) for i in free])
-        self._look(views, best, given, refine=False)
-        self._look(views, best, active, refine=True)
-        unsure = [i for i in active if self.trust.confidence(best[i].log_precision) < self.trust.threshold]
-        others = [_Candidate(start, WORST_PRECISION) for start in starts]
-        # Without a prior, the field of view that the scouts chose is the best guess there is.
-        centres = [starts[i] if priors[i] is not None else best[i].homography for i in range(len(views))]
-        self._scout(views, others, unsure, [_shifted(views[i], centres[i]) for i in unsure])
-        self._look(views, others, unsure, refine=True)
-        for i in unsure:
-            best[i] = max(best[i], others[i], key=lambda c: c.log_precision)
-        self._look(views, best, unsure, refine=True)
-        for i, start in enumerate(starts):
-            if best[i].diverged:
-                best[i] = _Candidate(start, WORST_PRECISION)
-        return [
-            self._result(view, candidate, featureless)
-            for view, candidate, featureless in zip(views, best, blank, strict=True)
-        ]
-
-    def _scout(
-        self,
-        views: list[PairViews],
-        best: list[_Candidate],
-        chosen: list[int],
-        placements: list[list[Tensor]],
-    ) -> None:
-        """Compare placements of each chosen pair in small frames and keep the answer to the best."""
-        jobs = [(views[i], one) for i, tried in zip(chosen, placements, strict=True) for one in tried]
-        found = iter(self._estimate(jobs, SCOUT_SIZE, quick=True))
-        for i, tried in zip(chosen, placements, strict=True):
-            answers = [next(found) for _ in tried]
-            winner = max(answers, key=lambda c: c.log_precision)
-            # Precisions in small frames do not compare with those in full ones: any full answer wins.
-            best[i] = _Candidate(winner.homography, WORST_PRECISION)
-
-    def _look(
-        self, views: list[PairViews], best: list[_Candidate], chosen: list[int], *, refine: bool
-    ) -> None:
-        """Look through the best placement so far; keep the answer unless it is less certain."""
-        found = self._estimate([(views[i], best[i].homography) for i in chosen], SIZE, refine=refine)
-        for i, candidate in zip(chosen, found, strict=True):
-            if candidate.log_precision > best[i].log_precision - SLACK and not candidate.diverged:
-                best[i] = candidate
-
-    @torch.inference_mode()
-    def _estimate(
-        self,
-        jobs: list[tuple[PairViews, Tensor]],
-        n: int,
-        *,
-        refine: bool = False,
-        quick: bool = False,
-        chunk: int = 16,
-    ) -> list[_Candidate]:
-        """Run the model on placed pairs, at template size n; ``refine`` starts from the placement itself."""
-        found: list[_Candidate] = []
-        for first in range(0, len(jobs), chunk):
-            part = jobs[first : first + chunk]
-            template = torch.cat([view.template(n) for view, _ in part]).to(self.device)
-            search = torch.cat([view.search(placement, n) for view, placement in part]).to(self.device)
-            initial = square_prior(n, dtype=torch.float32).to(self.device).expand(len(part), 3, 3)
-            estimate = self.model(template, search, initial=initial if refine else None, quick=quick)
-            homographies = estimate.homography.cpu().double()
-            precisions = estimate.log_precision.cpu().tolist()
-            diverged = estimate.diverged.cpu().tolist()
-            for k, (view, placement) in enumerate(part):
-                homography = view.compose(placement, homographies[k], n)
-                lost = diverged[k] or not bool(torch.isfinite(homography).all())
-                found.append(
-                    _Candidate(placement, WORST_PRECISION) if lost else _Candidate(homography, precisions[k])
+    def find_starter(self) -> HomographyModel | None:
+        """The model whose answer this one starts from, loaded once; None, and one warning, without it."""
+        if not self._starter_sought:
+            self._starter_sought = True
+            name = self.model.starter
+            try:
+                self._starter = load_model(locate(name, **self._fetching).folder)[0].to(self.device)
+            except HomoregError as error:
+                logger.warning(
+                    "%s starts from %s, which cannot be loaded (%s); it starts from the centred square and "
+                    "will be wrong more often",
+                    *(self.name, name, error),
                 )
-        return found
+        return self._starter
 
-    def _result(self, view: PairViews, candidate: _Candidate, featureless: bool) -> Registration:
-        corners = image_corners(*view.ir.size, dtype=torch.float64)
-        quad = transform_points(candidate.homography, corners)
-        side = float((quad.roll(-1, 0) - quad).norm(dim=-1).mean())
-        confidence = self.trust.confidence(candidate.log_precision)
-        lost = featureless or candidate.diverged
-        seen = share_inside(candidate.homography.numpy(), view.ir.size, view.rgb.size)
-        trusted = not lost and seen >= LEAST_OVERLAP and confidence >= self.trust.threshold
-        return Registration.build(
-            candidate.homography.numpy(),
+    def _result(self, view: PairViews, finding: Finding) -> Registration:
+        result = Registration.build(
+            finding.homography.numpy(),
             ir=view.ir,
             rgb=view.rgb,
             ir_tone=view.ir_tone,
             rgb_tone=view.rgb_tone,
-            expected_error=self.trust.expected_error(candidate.log_precision) * side / (SIZE - 1),
-            confidence=0.0 if lost else confidence,
-            reliable=trusted,
+            expected_error=float("inf"),
+            confidence=0.0,
+            reliable=False,
             model=self.name,
-            status="featureless" if featureless else "diverged" if candidate.diverged else "ok",
+            status=finding.status or "uncertain",
+        )
+        if finding.evidence is None:
+            return result
+        # A px at n = 128 is so many px of the RGB picture.
+        scale = np.linalg.norm(np.roll(result.corners, -1, axis=0) - result.corners, axis=1).mean() / (
+            SIZE - 1
+        )
+        confidence = self.trust.confidence(finding.evidence)
+        status = (
+            "outside"
+            if result.overlap < LEAST_OVERLAP
+            else "uncertain"
+            if confidence < self.trust.threshold
+            else "ok"
+        )
+        return dataclasses.replace(
+            result,
+            expected_error=self.trust.expected_error(finding.evidence) * scale,
+            confidence=confidence,
+            reliable=status == "ok",
+            status=status,
         )
 
 
-def _hypotheses(view: PairViews) -> list[Tensor]:
-    """Placements of the infrared picture centred on the RGB picture, one a field-of-view ratio."""
-    (width, height), (rgb_width, rgb_height) = view.ir.size, view.rgb.size
-    # The ratio is that of the geometric means, so that it is one number for pictures of unlike aspects.
-    even = (rgb_width * rgb_height / (width * height)) ** 0.5
-    placements = []
-    for ratio in FIELD_RATIOS:
-        scale = ratio * even
-        x, y = (rgb_width - 1 - scale * (width - 1)) / 2, (rgb_height - 1 - scale * (height - 1)) / 2
-        placements.append(torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]], dtype=torch.float64))
-    return placements
-
-
-def _shifted(view: PairViews, start: Tensor) -> list[Tensor]:
-    """The start, and starts a share of the infrared frame beside it."""
-    width, height = view.ir.size
-    return [start, *(start @ pad_matrix(x * width, y * height) for x, y in SHIFTS)]
-
-
-def _start(view: PairViews, prior: Tensor | None) -> Tensor:
-    """The prior, or both pictures taken to show the same field of view."""
-    return fit_matrix(view.ir.size, view.rgb.size) if prior is None else prior
+def _find_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device is {name!r}; expected cpu, or cuda where torch sees one") from None
+    return device
 
 
 def _check_call(pairs: list[Any], batch_size: Any) -> None:
@@ -454,42 +450,41 @@ def _check_call(pairs: list[Any], batch_size: Any) -> None:
             )
 
 
-def _spread_prior(prior: Any, count: int) -> list[Tensor | None]:
-    """One checked prior a pair; None stands for "auto"."""
-    if isinstance(prior, list | tuple) and _are_priors(prior):
-        if len(prior) != count:
-            raise InputError(
-                f"got {len(prior)} priors for {count} pairs; expected one for all or one for each"
-            )
-        return [_check_prior(one) for one in prior]
-    return [_check_prior(prior)] * count
-
-
-def _are_priors(values: Sequence[Any]) -> bool:
-    """Whether a sequence holds priors rather than the rows of one."""
-    try:
-        return all(isinstance(value, str) or np.ndim(value) == 2 for value in values)
-    except ValueError:  # rows of unequal lengths
-        return False
-
-
-def _check_prior(prior: Any) -> Tensor | None:
-    if isinstance(prior, str):
-        if prior == "auto":
-            return None
-        raise InputError(f'prior is {prior!r}; expected "auto" or a 3x3 matrix from infrared px to RGB px')
-    if isinstance(prior, Tensor):
-        prior = prior.detach().cpu().numpy()
-    try:
-        matrix = np.asarray(prior, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(
-            f'prior is a {type(prior).__name__}; expected "auto" or a 3x3 matrix from infrared px to RGB px'
-        ) from None
-    if matrix.shape != (3, 3):
-        raise InputError(f"prior has shape {matrix.shape}; expected (3, 3), a map from infrared px to RGB px")
-    if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
-        raise InputError(
-            f"prior {matrix.tolist()} is singular or not finite; expected an invertible homography"
+def _complain(results: list[Registration], first: int, on_unreliable: OnUnreliable) -> None:
+    """Warn of unreliable results, or raise the first; ``first`` is the number of the first pair."""
+    for number, result in enumerate(results, first):
+        if result.reliable or on_unreliable == "return":
+            continue
+        text = (
+            f"pair {number}, {result.ir.name} to {result.rgb.name}: the result is not reliable (status "
+            f"{result.status!r}, confidence {result.confidence:.2f})"
         )
-    return torch.from_numpy(matrix / matrix[2, 2])
+        if on_unreliable == "raise":
+            raise UnreliableError(f"{text}; the error's registration holds it", result)
+        warnings.warn(text, UnreliableWarning, stacklevel=4)
+
+
+def _warn_of_swapped(views: list[PairViews]) -> None:
+    """Say so where the infrared picture is a photograph in colour and the RGB picture grey or a palette."""
+    for view in views:
+        if view.ir_tone.palette or _colourfulness(view.ir) < COLOURFUL or recognise_palette(_thin(view.ir)):
+            continue
+        if _colourfulness(view.rgb) < COLOURLESS or recognise_palette(_thin(view.rgb)):
+            logger.warning(
+                "%s, given as the infrared image, is in natural colours and %s, given as the RGB image, is "
+                "not: are they swapped? The infrared image comes first",
+                *(view.ir.name, view.rgb.name),
+            )
+
+
+def _thin(picture: Picture) -> NDArray[Any]:
+    step = max(1, max(picture.size) // 128)
+    return picture.pixels[::step, ::step]
+
+
+def _colourfulness(picture: Picture) -> float:
+    """Mean difference between the largest and the smallest channel, as a share of the largest value."""
+    if picture.is_grey:
+        return 0.0
+    pixels = _thin(picture).astype(np.float32)
+    return float((pixels.max(-1) - pixels.min(-1)).mean()) / max(float(pixels.max()), 1e-6)

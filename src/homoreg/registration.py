@@ -16,6 +16,7 @@ import numpy.typing as npt
 from homoreg.errors import InputError
 from homoreg.files import atomic_write_files, make_folder
 from homoreg.imaging import drawing
+from homoreg.imaging.geo import encode_warped
 from homoreg.imaging.reading import ImageLike, Picture, read_image
 from homoreg.imaging.resampling import Interpolation, Matrix, map_points, resample, share_inside
 from homoreg.imaging.tone import Tone
@@ -46,7 +47,7 @@ class Registration:
         Shape (4, 2), float64, px of the RGB image: where the infrared image's corner pixels land, clockwise
         from the top left. Read-only.
     expected_error
-        Expected mean error of the corners, px of the RGB image; infinite if unknown.
+        Expected mean error of the corners, px of the RGB image; infinite where there is no answer.
     confidence
         Probability, 0 to 1, that the mean corner error is under 3 px at the scale of a 128-px template.
     reliable
@@ -56,7 +57,10 @@ class Registration:
     model
         Name of the model that found it.
     status
-        "ok", or why the result is not reliable: "featureless", "diverged"...
+        "ok" for a reliable result. Else why it is not: "uncertain", the confidence is below the threshold of
+        the model; "outside", less than a fifth of the infrared image lands inside the RGB image, or the prior
+        does not show any of it; "diverged", the model found no plausible answer; "featureless", an image has
+        nothing to register by. Without an answer the homography is the prior.
     ir, rgb
         The images as given.
     ir_tone, rgb_tone
@@ -358,7 +362,8 @@ class Registration:
         Returns
         -------
         dict
-            Path by content: "warped" (warped.png at the infrared image's bit depth; warped.tiff for floats),
+            Path by content: "warped" (warped.png at the infrared image's bit depth; warped.tiff for floats;
+            warped.tif, a GeoTIFF that lies where the RGB image lies, if that is georeferenced),
             "mask" (mask.png, 255 where warped has data), "overlay", "checkerboard" and "before_after" (.png),
             "json" (registration.json).
 
@@ -369,11 +374,15 @@ class Registration:
             behind.
         """
         warped, mask = self.warp(return_mask=True)
-        suffix = ".tiff" if warped.dtype == np.float32 else ".png"
+        if self.rgb.geo is not None:
+            suffix, encoded = ".tif", encode_warped(warped, mask, self.rgb.geo)
+        else:
+            suffix = ".tiff" if warped.dtype == np.float32 else ".png"
+            encoded = encode_image(suffix, warped)
         scene = drawing.Scene.of(self, DISPLAY_SIDE)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         contents = {
-            "warped": (f"warped{suffix}", encode_image(suffix, warped)),
+            "warped": (f"warped{suffix}", encoded),
             "mask": ("mask.png", encode_image(".png", mask)),
             "overlay": ("overlay.png", encode_image(".png", drawing.overlay(scene))),
             "checkerboard": ("checkerboard.png", encode_image(".png", drawing.checkerboard(scene))),

@@ -11,7 +11,7 @@ from homoreg.models import build, save_weights
 from tests.hub.jobs import Processes, files_of
 from tests.hub.server import FakeHub
 
-CALIBRATION = {"confidence_slope": 1.5, "confidence_offset": 0.25}
+CALIBRATION = {"confidence_precision": 1.5, "confidence_offset": 0.25}
 TRAINING = {"recipe": "m", "epochs": 3}
 WIDE = {"width2": 8, "width4": 12, "width8": 352, "layers": 1, "heads": 2, "hidden": [16, 12, 8]}
 

@@ -324,4 +324,10 @@ def test_nothing_is_imported_to_recognise_an_object(monkeypatch: pytest.MonkeyPa
 
 def test_every_kind_of_source_is_in_the_alias() -> None:
     sources: list[ImageLike] = [counts(), torch.zeros(20, 20), PIL.Image.new("L", (20, 20))]
-    assert [read_image(source).is_grey for source in sources] == [True] * 3
+    sources.append(read_image(counts()))
+    assert [read_image(source).is_grey for source in sources] == [True] * 4
+
+
+def test_a_picture_is_returned_as_it_is() -> None:
+    picture = read_image(counts())
+    assert read_image(picture, role="ir") is picture

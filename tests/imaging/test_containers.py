@@ -22,12 +22,14 @@ def encoded(kind: str, orientation: int = 1, **options: object) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_size_and_orientation_are_read(kind: str) -> None:
-    assert inspect(encoded(kind, 6)) == Container(kind, (WIDTH, HEIGHT), 6)
+    found = inspect(encoded(kind, 6))
+    assert (found.kind, found.size, found.orientation) == (kind, (WIDTH, HEIGHT), 6)
 
 
 def test_webp_and_tiff_tell_what_their_decoder_does_not_handle() -> None:
-    assert inspect(encoded("WEBP", 6)) == Container("WebP", None, 6)
-    assert inspect(encoded("TIFF", 6)) == Container("TIFF", (WIDTH, HEIGHT), 1)
+    webp, tiff = inspect(encoded("WEBP", 6)), inspect(encoded("TIFF", 6))
+    assert (webp.kind, webp.size, webp.orientation) == ("WebP", (WIDTH, HEIGHT), 6)
+    assert (tiff.kind, tiff.size, tiff.orientation) == ("TIFF", (WIDTH, HEIGHT), 1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -40,9 +42,17 @@ def test_both_byte_orders(order: str) -> None:
     assert inspect(data).orientation == 8
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"BM", b"GIF89a", b"II*\0", b"MM\0*\0\0\0\x08", b"text"])
-def test_other_content_is_left_to_the_decoder(data: bytes) -> None:
-    assert inspect(data).size is None
+@pytest.mark.parametrize("data", [b"", b"\xff", b"GIF89a", b"text", b"II", b"P7 16 16"])
+def test_other_content_is_of_no_kind(data: bytes) -> None:
+    assert inspect(data) == Container()
+
+
+@pytest.mark.parametrize(
+    "data", [b"BM", b"BM" + bytes(20), b"II*\0", b"MM\0*\0\0\0\x08", b"II+\0" + bytes(12)]
+)
+def test_a_header_alone_is_broken(data: bytes) -> None:
+    with pytest.raises(BrokenFileError, match="truncated"):
+        inspect(data)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

@@ -423,3 +423,132 @@ def test_the_picture_checks_its_arrays() -> None:
 def test_the_picture_says_what_it_is() -> None:
     assert repr(read_image(counts())) == "Picture('array 40x24', 40x24, uint16, grey)"
     assert repr(read_image(colour())) == "Picture('array 40x24', 40x24, uint8, RGB)"
+
+
+# --- pages -------------------------------------------------------------------------------------------------
+
+
+def save_pages(path: Path, *frames: Array) -> Path:
+    first, *rest = (PIL.Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=rest)
+    return path
+
+
+def test_any_page_of_a_tiff(tmp_path: Path) -> None:
+    other = np.full((30, 20), 7, np.uint8)
+    path = save_pages(tmp_path / "a.tif", counts(), other, colour())
+    for page, expected in enumerate((counts(), other, colour())):
+        np.testing.assert_array_equal(read_image(path, page=page).pixels, expected)
+    np.testing.assert_array_equal(read_image(path).pixels, counts())
+
+
+def test_a_page_that_is_not_there(tmp_path: Path) -> None:
+    path = save_pages(tmp_path / "a.tif", counts(), counts())
+    with pytest.raises(ImageReadError, match=r"it has 2 pages, and page 2 was asked for \(from 0\)"):
+        read_image(path, page=2)
+    for suffix in (".png", ".npy"):
+        single = tmp_path / f"a{suffix}"
+        np.save(single, grey()) if suffix == ".npy" else save(single, grey())
+        with pytest.raises(ImageReadError, match=r"it has (1|one) page"):
+            read_image(single, page=1)
+    with pytest.raises(InputError, match="only a TIFF file has pages"):
+        read_image(grey(), page=1)
+
+
+@pytest.mark.parametrize("page", [-1, 1.0, True, "0", None])
+def test_a_page_that_is_no_number(page: Any) -> None:
+    with pytest.raises(InputError, match=r"page is .*; expected a whole number from 0 up"):
+        read_image(grey(), page=page)
+
+
+def test_the_declared_size_of_a_later_page_counts(tmp_path: Path) -> None:
+    path = save_pages(tmp_path / "a.tif", grey(), grey())
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(struct.pack("<HHI", 0x100, 4, 1))
+    data[entry + 8 : entry + 12] = struct.pack("<I", 2**30)
+    path.write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_image(path).pixels, grey())
+    with pytest.raises(ImageReadError, match=f"it has {2**30} x {HEIGHT} pixels"):
+        read_image(path, page=1)
+
+
+# --- bytes that cannot hold the declared size ---------------------------------------------------------------
+
+
+def test_more_pixels_than_the_bytes_can_hold_are_refused_before_decoding(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg = bytearray(save(tmp_path / "a.jpg", colour()).read_bytes())
+    frame = jpeg.index(b"\xff\xc0") + 5
+    jpeg[frame : frame + 4] = struct.pack(">HH", 16_000, 16_000)
+    tiff = bytearray(save(tmp_path / "a.tif", colour()).read_bytes())
+    for tag in (0x100, 0x101):
+        entry = tiff.index(struct.pack("<HHI", tag, 4, 1))
+        tiff[entry + 8 : entry + 12] = struct.pack("<I", 16_000)
+    bmp = bytearray(save(tmp_path / "a.bmp", colour()).read_bytes())
+    bmp[18:26] = struct.pack("<ii", 16_000, -16_000)
+    ppm = b"P6 16000 16000 255\n" + bytes(1000)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    files = {
+        "a.png": png_that_claims(16_000, 16_000),
+        "a.jpg": jpeg,
+        "a.tif": tiff,
+        "a.bmp": bmp,
+        "a.ppm": ppm,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(bytes(data))
+        assert "truncated" in refused(tmp_path / name, capfd)
+
+
+def test_tiles_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
+    entries = [
+        (256, 20),
+        (257, 20),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 2**20),
+        (323, 2**20),
+        (324, 8),
+        (325, 9),
+    ]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(100))
+    with pytest.raises(ImageReadError, match="its tiles are larger than its picture"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_running_out_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(ImageReadError, match="there is not enough memory; shrink or tile it"):
+        read_image(save(tmp_path / "a.png", grey()))
+
+
+# --- what comes along --------------------------------------------------------------------------------------
+
+
+def test_netpbm_files(tmp_path: Path) -> None:
+    for name, pixels in (("a.ppm", colour()), ("a.pgm", grey()), ("b.pgm", counts())):
+        np.testing.assert_array_equal(read_image(save(tmp_path / name, pixels)).pixels, pixels)
+
+
+def test_a_bmp_from_the_top_down(tmp_path: Path) -> None:
+    data = bytearray(save(tmp_path / "a.bmp", colour()).read_bytes())
+    data[22:26] = struct.pack("<i", -HEIGHT)
+    (tmp_path / "a.bmp").write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp").pixels, colour()[::-1])
+
+
+def test_the_camera_comes_with_the_picture(tmp_path: Path) -> None:
+    tags = exif(1)
+    tags[0x10F] = "DJI"
+    camera = read_image(save(tmp_path / "a.jpg", colour(), exif=tags)).camera
+    assert camera is not None
+    assert camera.make == "DJI"
+    assert read_image(save(tmp_path / "b.jpg", colour())).camera is None
+    assert read_image(colour()).camera is None

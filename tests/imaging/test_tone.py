@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from homoreg.errors import ConfigError, InputError
+from homoreg.imaging.palettes import palette_colours
 from homoreg.imaging.reading import Picture, read_image
 from homoreg.imaging.tone import Modality, Tone, fit_tone, is_featureless
 from tests.imaging.pictures import HEIGHT, WIDTH, Array, colour, counts, grey
+from tests.scenes import heat
 
 MODALITIES: tuple[Modality, ...] = ("ir", "rgb")
 
@@ -263,6 +265,30 @@ def test_a_tone_needs_a_finite_range(low: float, high: float) -> None:
 def test_a_tone_needs_a_modality() -> None:
     with pytest.raises(InputError, match="modality is 'x'; expected 'ir' or 'rgb'"):
         Tone("x", 0, 1)  # type: ignore[arg-type]
+
+
+def test_a_palette_is_looked_up_only_where_it_is_asked_for() -> None:
+    coloured = Picture(palette_colours("ironbow")[heat()])
+    assert fit_tone(coloured, "ir").palette == ""
+    assert fit_tone(coloured, "rgb", palettes=True).palette == ""
+    assert fit_tone(Picture(heat()), "ir", palettes=True) == Tone("ir", 0, 255)
+    assert fit_tone(coloured, "ir", palettes=True) == Tone("ir", 0, 255, "ironbow")
+
+
+def test_a_palette_is_undone_and_recorded() -> None:
+    coloured = palette_colours("ironbow")[heat()]
+    tone = Tone.from_dict(Tone("ir", 0, 255, "ironbow").as_dict())
+    unit = tone.apply(coloured)
+    np.testing.assert_allclose(unit, np.repeat(heat()[..., None] / 255, 3, axis=2), atol=2.5 / 255)
+    np.testing.assert_array_equal(tone.apply(tone.intensity(coloured)), unit)
+    np.testing.assert_array_equal(tone.apply(heat()), Tone("ir", 0, 255).apply(heat()))
+
+
+def test_an_unknown_palette_is_refused() -> None:
+    with pytest.raises(InputError, match="palette is 'sepia'; expected one of autumn, "):
+        Tone("ir", 0, 255, "sepia")
+    with pytest.raises(ConfigError, match="palette is 'sepia'"):
+        Tone.from_dict({"modality": "ir", "low": 0, "high": 255, "palette": "sepia"})
 
 
 def test_a_tone_as_a_dict() -> None:

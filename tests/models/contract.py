@@ -42,7 +42,7 @@ from homoreg.models import (
     load_model,
     save_weights,
 )
-from homoreg.models.layers import CrossAttention
+from homoreg.models.layers import CrossAttention, OffsetRegressor
 from homoreg.models.m import Refiner
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -67,22 +67,56 @@ def _calm_m(model: HomographyModel) -> None:
             parameter[:2] *= 0.02
 
 
+def _calm_offsets(model: HomographyModel) -> None:
+    """Let the networks that regress offsets move the corners by some pixels only."""
+    for module in model.modules():
+        if isinstance(module, OffsetRegressor):
+            module.out.weight.mul_(0.1)
+            module.out.bias.mul_(0.3)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A config that runs in milliseconds, and what keeps its random weights from diverging."""
 
     config: dict[str, Any]
     calm: Callable[[HomographyModel], None] = lambda model: None
+    batch_norm: bool = False  # a batch is then seen differently in training
 
 
 # Everything is said, so that the golden numbers do not follow the defaults.
 TINY = {
+    "clkn": Tiny(
+        {
+            **{"widths": [16, 12, 8, 8], "channels": 2, "side": 64, "starter": "mhn"},
+            **{"iterations": [12, 10, 8, 8], "quick_iterations": [4, 2, 0, 0], "damping": 0.3},
+            **{"reach": [40.0, 20.0, 10.0, 5.0], "sigma": [8.0, 4.0, 2.0, 1.0], "prior": 0.2},
+        }
+    ),
+    "dhn": Tiny(
+        {"side": 64, "widths": [4, 4, 8, 8], "hidden": 16, "dropout": 0.1}, _calm_offsets, batch_norm=True
+    ),
+    "dlkfm": Tiny(
+        {
+            **{"widths": [12, 8, 8], "blocks": [1, 1, 1], "vectors": 4, "side": 64, "starter": "mhn"},
+            **{"iterations": [12, 10, 8], "quick_iterations": [4, 0, 0], "damping": 0.3},
+            **{"reach": [40.0, 20.0, 10.0], "sigma": [8.0, 4.0, 2.0], "prior": 0.2, "star_convex": False},
+        }
+    ),
     "m": Tiny(
         {
             **{"width2": 8, "width4": 12, "width8": 16, "layers": 1, "heads": 2, "hidden": [16, 12, 8]},
             **{"radius": [4, 4, 2], "steps": [2, 3, 2], "quick_steps": [1, 1, 0]},
         },
         _calm_m,
+    ),
+    "mhn": Tiny(
+        {
+            **{"side": 96, "widths": [4, 4, 4, 8, 8, 8], "hidden": 16, "dropout": 0.1},
+            **{"repeats": [2, 2, 1]},
+        },
+        _calm_offsets,
+        batch_norm=True,
     ),
 }
 
@@ -242,7 +276,7 @@ class ModelContract:
         template, search, _ = pairs(64, 2)
         with torch.no_grad():
             expected = tiny(architecture)(template, search)
-            training = tiny(architecture).train()(template, search)
+            training = tiny(architecture).train(not TINY[architecture].batch_norm)(template, search)
             flipped = tiny(architecture)(
                 *(i.to(memory_format=torch.channels_last) for i in (template, search))
             )

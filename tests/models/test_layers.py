@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor, nn
 
 from homoreg.models.layers import (
     CrossAttention,
+    OffsetRegressor,
     ResidualBlock,
     conv_norm_relu,
+    edge_map,
     local_correlation,
+    resize,
     sine_encoding,
+    standardize,
 )
 
 
@@ -135,3 +140,79 @@ def test_the_order_of_the_context_does_not_matter_to_attention() -> None:
     tokens, context = noise(1, 5, 8), noise(1, 7, 8, seed=1)
     torch.testing.assert_close(layer(tokens, context.flip(1)), layer(tokens, context))
     torch.testing.assert_close(layer(tokens.flip(1), context).flip(1), layer(tokens, context))
+
+
+# --- what DHN and MHN see and answer with ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), [(64, 64), (64, 32), (96, 24), (96, 64), (48, 96), (40, 64)])
+def test_resizing_keeps_pixels_where_the_frames_say(before: int, after: int) -> None:
+    ramp = torch.arange(before, dtype=torch.float64).expand(1, 1, before, before)
+    resized = resize(ramp, after)
+    assert resized.shape == (1, 1, after, after)
+    expected = (torch.arange(after, dtype=torch.float64) + 0.5) * before / after - 0.5
+    inner = slice(4, -4)  # at the border there is less to average over
+    torch.testing.assert_close(resized[0, 0, 7, inner], expected[inner], atol=0.03, rtol=0)
+
+
+def test_shrinking_averages() -> None:
+    chess = (torch.arange(64)[:, None] + torch.arange(64)) % 2
+    for side in (32, 24):
+        resized = resize(chess.double().expand(1, 1, 64, 64), side)[..., 2:-2, 2:-2]
+        torch.testing.assert_close(resized, torch.full_like(resized, 0.5), atol=0.02, rtol=0)
+
+
+def test_standardized_channels_have_no_mean_and_unit_deviation() -> None:
+    image = noise(2, 3, 32, 32) * 5 + 7
+    standard = standardize(image)
+    torch.testing.assert_close(standard.mean((-2, -1)), torch.zeros(2, 3, dtype=torch.float64))
+    assert ((standard.std((-2, -1)) - 1).abs() < 0.01).all()
+    assert not standardize(torch.full((1, 1, 8, 8), 0.25)).any()
+
+
+def test_edges_are_the_same_in_both_polarities_and_follow_a_shift() -> None:
+    image = F.avg_pool2d(noise(1, 3, 96, 96), 5, 1, 2)
+    edges = edge_map(image, 96, 48)
+    assert edges.shape == (1, 1, 48, 48)
+    torch.testing.assert_close(edge_map(3 - image, 96, 48), edges)
+    moved = edge_map(image.roll(4, 3), 96, 48)[..., 4:-4]
+    ratio, offset = (edges.roll(2, 3)[..., 4:-4].std() / moved.std(), edges.roll(2, 3)[..., 4:-4].mean())
+    torch.testing.assert_close((moved - moved.mean()) * ratio + offset, edges.roll(2, 3)[..., 4:-4])
+
+
+def test_edges_are_where_the_image_changes() -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., 20:] = 1
+    edges = edge_map(image, 32, 32)[0, 0]
+    assert set(edges.amax(0).topk(2).indices.tolist()) == {19, 20}
+    assert torch.isfinite(edge_map(torch.full((1, 1, 32, 32), 0.5), 32, 32)).all()
+
+
+def regressor(**changes: Any) -> OffsetRegressor:
+    sizes: dict[str, Any] = {"inputs": 2, "side": 32, "widths": (4, 8), "hidden": 16, "dropout": 0.0}
+    return OffsetRegressor(**(sizes | changes))
+
+
+def test_the_regressor_starts_at_no_displacement() -> None:
+    net = regressor()
+    offsets = net(noise(3, 2, 32, 32).float())
+    assert offsets.shape == (3, 4, 2)
+    assert not offsets.any()
+    assert net.hidden.in_features == 8 * 16 * 16
+
+
+def test_the_regressor_is_pairs_of_convolutions_parted_by_pooling() -> None:
+    kinds = [type(module).__name__ for module in regressor().features]
+    block = ["Conv2d", "BatchNorm2d", "ReLU"] * 2
+    assert kinds == [*block, "MaxPool2d", *block]
+
+
+def test_in_evaluation_the_regressor_sees_each_member_alone() -> None:
+    net = regressor(dropout=0.5).train()
+    with torch.no_grad():
+        net.out.weight.normal_()
+        net(noise(8, 2, 32, 32).float())
+    images = noise(3, 2, 32, 32, seed=1).float()
+    assert not torch.allclose(net(images)[0], net(images[:1])[0], atol=1e-4)
+    net.eval()
+    torch.testing.assert_close(net(images)[0], net(images[:1])[0])

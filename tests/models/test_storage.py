@@ -14,12 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from homoreg.errors import ConfigError, OutputError, UnknownNameError, WeightsError
-from homoreg.models import HomographyModel, load_model, save_weights
-from homoreg.models.storage import FORMAT_VERSION, load_state, read_config, write_calibration
+from homoreg.models import HomographyModel, build, load_model, save_weights
+from homoreg.models.storage import (
+    FORMAT_VERSION,
+    encode_weights,
+    load_state,
+    read_config,
+    write_calibration,
+)
 from tests.disk import FullDisk, everything_below
 from tests.models.contract import tiny
 
-CALIBRATION = {"confidence_slope": 1.5, "threshold": 0.4}
+CALIBRATION = {"confidence_precision": 1.5, "threshold": 0.4}
 TRAINING = {"epochs": 3, "data": ["made up"]}
 
 
@@ -78,6 +84,68 @@ def test_tensors_are_stored_in_the_chosen_type(
 def test_the_default_type_is_half_precision(tmp_path: Path, model: HomographyModel) -> None:
     save_weights(tmp_path, model)
     assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
+
+
+@pytest.fixture(scope="module")
+def wide() -> HomographyModel:
+    """A network with matrices large enough to be stored as integers."""
+    torch.manual_seed(0)
+    model = build("dhn", {"side": 64, "widths": [4, 4, 8, 16], "hidden": 256, "dropout": 0.0})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.02)
+    return model.eval()
+
+
+def test_large_matrices_can_be_stored_as_integers(tmp_path: Path, wide: HomographyModel) -> None:
+    save_weights(tmp_path, wide, dtype=torch.int8)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["net.hidden.weight"].dtype == torch.int8
+    assert stored["net.hidden.weight.scale"].shape == (256,)
+    assert {value.dtype for name, value in stored.items() if "hidden.weight" not in name} == {
+        torch.float32,
+        torch.int64,
+    }
+    loaded, config = load_model(tmp_path)
+    assert config["format_version"] == 1
+    for name, value in wide.state_dict().items():
+        step = value.abs().max() / 127 if name == "net.hidden.weight" else 0.0
+        assert (loaded.state_dict()[name] - value).abs().max() <= 0.51 * step
+
+
+def test_integers_are_kept_where_they_lose_nothing(tmp_path: Path, wide: HomographyModel) -> None:
+    first = encode_weights(wide, calibration={}, training={}, dtype=torch.int8)
+    for name, data in first.items():
+        (tmp_path / name).write_bytes(data)
+    loaded, _ = load_model(tmp_path)
+    assert encode_weights(loaded, calibration={}, training={}) == first
+    again = encode_weights(wide, calibration={}, training={})["model.safetensors"]
+    assert len(again) > 3 * len(first["model.safetensors"])  # these would lose: they stay float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("net.hidden.weight.scale"), "net.hidden.weight is int8 without scales"),
+        (
+            lambda t: t.update({"net.hidden.weight.scale": torch.ones(255)}),
+            r"net\.hidden\.weight\.scale is torch\.float32 \(255,\)",
+        ),
+        (lambda t: t["net.hidden.weight.scale"].fill_(torch.nan), "scales that are negative or not finite"),
+        (lambda t: t.update({"net.out.weight.scale": torch.ones(8)}), "1 unknown .*net.out.weight.scale"),
+        (
+            lambda t: t.update({"net.hidden.weight": t["net.hidden.weight"][:, 1:].contiguous()}),
+            "tensor net.hidden.weight is torch.float32 .*; expected",
+        ),
+    ],
+)
+def test_integers_that_do_not_fit_are_named(
+    tmp_path: Path, wide: HomographyModel, change: Callable[[dict[str, Tensor]], Any], message: str
+) -> None:
+    save_weights(tmp_path, wide, dtype=torch.int8)
+    change_tensors(tmp_path, change)
+    with pytest.raises(WeightsError, match=message):
+        load_model(tmp_path)
 
 
 def test_another_state_can_be_saved(tmp_path: Path, model: HomographyModel) -> None:

@@ -252,3 +252,37 @@ def test_corners_that_no_template_can_have(folder: Path, corners: Floats, messag
     label_of(folder).write_text(format_label(corners))
     with pytest.raises(DataError, match=message):
         SkyDataSet(folder)[1]
+
+
+# --- digest and head ----------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_about_names_and_files_and_not_about_the_place(tmp_path: Path) -> None:
+    first, second = (SkyDataSet(write_set(tmp_path / name, 3)) for name in ("a", "b"))
+    assert first.digest() == second.digest()
+    assert len(first.digest()) == 64
+    for kind in ("input", "template", "label"):
+        path = sorted((tmp_path / "b" / f"val_{kind}").iterdir())[1]
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        assert SkyDataSet(tmp_path / "b").digest() != first.digest()
+        path.write_bytes(before)
+    assert SkyDataSet(tmp_path / "b").digest() == first.digest()
+    for path in sorted((tmp_path / "b").glob("*/01*")):
+        path.rename(path.with_name(path.name.replace("01", "03")))
+    assert SkyDataSet(tmp_path / "b").digest() != first.digest()
+
+
+def test_the_head_is_a_smaller_set(tmp_path: Path) -> None:
+    whole = SkyDataSet(write_set(tmp_path / "a", 3))
+    head = whole.head(2)
+    assert (len(head), len(whole), head.name) == (2, 3, "a")
+    assert [pair.name for pair in head] == list(whole.names[:2])
+    assert head.digest() != whole.digest()
+
+
+def test_a_digest_of_what_is_gone(tmp_path: Path) -> None:
+    pairs = SkyDataSet(write_set(tmp_path / "a", 1))
+    next((tmp_path / "a" / "val_label").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"cannot read .*_label\.txt': No such file"):
+        pairs.digest()

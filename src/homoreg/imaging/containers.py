@@ -1,11 +1,12 @@
 """What an image file says about itself, read without decoding it: is it whole, how large, which way up.
 
 Decoders differ in what they make of a damaged file: some fill the missing part of a JPEG with grey, some
-print to the terminal from C. Walking the file's own structure first costs next to nothing, finds a cut file
-whatever the decoder's version, and tells the declared size before anything of that size is allocated.
+print to the terminal from C, some make room for whatever size is declared. Walking the file's own structure
+first costs next to nothing, finds a cut file whatever the decoder's version, and tells the declared size
+before anything of that size is allocated.
 
-Sources: JPEG, ITU-T T.81 annex B; PNG, ISO/IEC 15948 section 5; TIFF 6.0 section 2; Exif 2.3 section 4.6.4;
-the WebP container specification.
+Sources: JPEG, ITU-T T.81 annex B; PNG, ISO/IEC 15948 section 5; TIFF 6.0; Exif 2.3 section 4.6.4; the WebP
+container specification and RFC 6386 section 9.1; the ICC profile specification, annex B.4; Netpbm's formats.
 """
 
 from __future__ import annotations
@@ -13,14 +14,26 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from homoreg.imaging.tiff import Directory, Tiff
 
 __all__ = ["BrokenFileError", "Container", "inspect"]
 
-_ORIENTATION, _WIDTH, _HEIGHT = 0x112, 0x100, 0x101
+_ORIENTATION, _WIDTH, _HEIGHT, _XMP = 0x112, 0x100, 0x101, 0x2BC
 # A marker is 0xFF and a code; FF00 is a data byte, FF01 and FFD0-FFD7 stand alone, FFFF is padding.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_XMP_IN_JPEG, _ICC_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_FLIR_IN_JPEG = b"FLIR\0"
+_NETPBM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})(?:\s+(\d{1,5}))?")
+# No whole file holds more than these for each of its bytes. Deflate emits at most 1032 bytes a byte. A
+# progressive JPEG spends at least one bit on a block of 8 x 8 px of each component, of which the coarsest
+# sampling has 18 in 32 x 32 px: 455 px a byte.
+_MOST_BYTES_OF_DEFLATE, _MOST_PIXELS_OF_JPEG, _MOST_BYTES_OF_TIFF = 1032, 1024, 2048
+_DENSE_TIFF = {1, 5, 8, 32773, 32946}  # none, LZW, deflate, PackBits: the compressions that bound applies to
+_OPENCV_TIFF = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+_MAX_TILE_BYTES = 2**27
 
 
 class BrokenFileError(ValueError):
@@ -34,25 +47,51 @@ class Container:
     Parameters
     ----------
     kind
-        "PNG", "JPEG", "TIFF" or "WebP"; "" for any other content.
+        "PNG", "JPEG", "TIFF", "WebP", "BMP" or "Netpbm"; "" for any other content.
     size
         Width and height in pixels as stored, before `orientation`; None where the headers do not say.
     orientation
         Exif orientation, 1 (upright) to 8, of formats whose decoder leaves it to the caller.
+    components
+        Channels of a JPEG; 4 are CMYK. 0 where it does not matter.
+    profile
+        ICC profile of a JPEG.
+    exif
+        Exif block, which is a TIFF structure; of a TIFF, the file itself.
+    xmp
+        XMP packet.
+    flir
+        Records of a FLIR camera in a JPEG.
+    pages
+        Positions of the directories of a TIFF.
+    needs_gdal
+        Whether it is a TIFF of a kind that OpenCV refuses or gets wrong.
+    capacity
+        Most pixels that so many bytes can hold; None where there is no bound.
     """
 
     kind: str = ""
     size: tuple[int, int] | None = None
     orientation: int = 1
+    components: int = 0
+    profile: bytes = field(default=b"", repr=False)
+    exif: bytes = field(default=b"", repr=False)
+    xmp: bytes = field(default=b"", repr=False)
+    flir: bytes = field(default=b"", repr=False)
+    pages: tuple[int, ...] = ()
+    needs_gdal: bool = False
+    capacity: int | None = None
 
 
-def inspect(data: bytes) -> Container:
+def inspect(data: bytes, *, page: int = 0) -> Container:
     """Read the headers of an image file and check that it is complete.
 
     Parameters
     ----------
     data
         The whole file.
+    page
+        Which image of a TIFF is meant, from 0; of one that is not there, only `Container.pages` is told.
 
     Returns
     -------
@@ -62,7 +101,7 @@ def inspect(data: bytes) -> Container:
     Raises
     ------
     BrokenFileError
-        If a PNG, JPEG or WebP ends before its last part, or a part of a PNG fails its checksum.
+        If a file ends before its last part, or a part of a PNG fails its checksum.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)
@@ -70,16 +109,17 @@ def inspect(data: bytes) -> Container:
         return _jpeg(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data)
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        tags = _tiff_tags(data)
-        width, height = tags.get(_WIDTH), tags.get(_HEIGHT)
-        # OpenCV's TIFF decoder turns the picture upright itself.
-        return Container("TIFF", (width, height) if width and height else None)
-    return Container()
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _tiff(data, page)
+    if data[:2] == b"BM":
+        return _bmp(data)
+    netpbm = _NETPBM.match(data[:4096])
+    return Container() if netpbm is None else _netpbm(data, netpbm)
 
 
 def _png(data: bytes) -> Container:
-    size, orientation = None, 1
+    found = Container("PNG")
+    room = depth = 0
     position = 8
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -90,33 +130,50 @@ def _png(data: bytes) -> Container:
             raise BrokenFileError(
                 f"the PNG is damaged: its part {kind!r} at byte {position} fails its checksum"
             )
-        body = data[position + 8 : end] if kind in (b"IHDR", b"eXIf") else b""
-        if kind == b"IHDR" and length >= 8:
-            size = struct.unpack_from(">II", body)
+        if kind == b"IHDR" and length >= 13:
+            width, height, bits, colour = struct.unpack_from(">IIBB", data, position + 8)
+            found = replace(found, size=(width, height))
+            depth = bits * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+        elif kind == b"IDAT":
+            room += _MOST_BYTES_OF_DEFLATE * length
         elif kind == b"eXIf":
-            orientation = _orientation(body)
+            exif = data[position + 8 : end]
+            found = replace(found, orientation=_orientation(exif), exif=exif)
         elif kind == b"IEND":
-            return Container("PNG", size, orientation)
+            return replace(found, capacity=8 * room // max(1, depth))
         position = end + 4
     raise BrokenFileError(f"the PNG is truncated: {len(data)} bytes end before its last part (IEND)")
 
 
 def _jpeg(data: bytes) -> Container:
-    size, orientation = None, 1
+    found = Container("JPEG")
+    profile: dict[int, bytes] = {}
+    flir: dict[int, bytes] = {}
     position = 2
     while marker := _JPEG_MARKER.search(data, position):
         code, position = marker[1][0], marker.end()
         if code == 0xD9:  # end of image; cameras append previews and metadata after it
-            return Container("JPEG", size, orientation)
+            return replace(
+                found,
+                profile=b"".join(body for _, body in sorted(profile.items())),
+                flir=b"".join(body for _, body in sorted(flir.items())),
+                capacity=_MOST_PIXELS_OF_JPEG * len(data),
+            )
         if position + 2 > len(data):
             break
         (length,) = struct.unpack_from(">H", data, position)
         body = data[position + 2 : position + length]
-        if code in _JPEG_FRAMES and len(body) >= 5:
+        if code in _JPEG_FRAMES and len(body) >= 6:
             height, width = struct.unpack_from(">HH", body, 1)
-            size = (width, height)
+            found = replace(found, size=(width, height), components=body[5])
         elif code == 0xE1 and body.startswith(b"Exif\0\0"):
-            orientation = _orientation(body[6:])
+            found = replace(found, orientation=_orientation(body[6:]), exif=body[6:])
+        elif code == 0xE1 and body.startswith(_XMP_IN_JPEG):
+            found = replace(found, xmp=body[len(_XMP_IN_JPEG) :])
+        elif code == 0xE1 and body.startswith(_FLIR_IN_JPEG) and len(body) > 8:
+            flir.setdefault(body[6], body[8:])  # byte 6 counts the parts, from 0; byte 7 is the last one's
+        elif code == 0xE2 and body.startswith(_ICC_IN_JPEG) and len(body) > 14:
+            profile[body[12]] = body[14:]  # byte 12 counts the parts, from 1
         position += max(length, 2)
     raise BrokenFileError(f"the JPEG is truncated: {len(data)} bytes end before its end-of-image marker")
 
@@ -125,35 +182,98 @@ def _webp(data: bytes) -> Container:
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise BrokenFileError(f"the WebP is truncated: it declares {end} bytes and has {len(data)}")
-    orientation = 1
+    found = Container("WebP")
     position = 12
     while position + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, position)
+        body = data[position + 8 : position + 8 + length]
         if kind == b"EXIF":
-            body = data[position + 8 : position + 8 + length]
-            orientation = _orientation(body.removeprefix(b"Exif\0\0"))
+            exif = body.removeprefix(b"Exif\0\0")
+            found = replace(found, orientation=_orientation(exif), exif=exif)
+        elif kind == b"XMP ":
+            found = replace(found, xmp=body)
+        elif kind == b"VP8X" and len(body) >= 10:
+            found = replace(found, size=(_uint24(body, 4) + 1, _uint24(body, 7) + 1))
+        elif kind == b"VP8L" and len(body) >= 5:
+            bits = int.from_bytes(body[1:5], "little")
+            found = replace(found, size=found.size or ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
+        elif kind == b"VP8 " and len(body) >= 10:
+            width, height = struct.unpack_from("<HH", body, 6)
+            found = replace(found, size=found.size or (width & 0x3FFF, height & 0x3FFF))
         position += 8 + length + length % 2
-    # The format holds at most 16383 x 16383 px, so the declared size needs no look.
-    return Container("WebP", None, orientation)
+    return found
+
+
+def _uint24(data: bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + 3], "little")
+
+
+def _bmp(data: bytes) -> Container:
+    header = int.from_bytes(data[14:18], "little")
+    layout = "<HHHH" if header == 12 else "<iiHHI"
+    if len(data) < 18 + struct.calcsize(layout):
+        raise BrokenFileError(f"the BMP is truncated: {len(data)} bytes end within its header")
+    width, height, _, bits, *compression = struct.unpack_from(layout, data, 18)
+    size = (width, abs(height))  # negative: rows from the top down
+    if compression and compression[0] in (1, 2):  # run lengths: two bytes for at most 255 px
+        return Container("BMP", size, capacity=128 * len(data))
+    room = len(data) - int.from_bytes(data[10:14], "little")
+    if (width * bits + 31) // 32 * 4 * size[1] > max(0, room):
+        raise BrokenFileError(f"the BMP is truncated: its {len(data)} bytes end within its pixels")
+    return Container("BMP", size)
+
+
+def _netpbm(data: bytes, header: re.Match[bytes]) -> Container:
+    kind, width, height = (int(header[group]) for group in (1, 2, 3))
+    # Text spends at least a byte on a pixel; binary one bit (P4), one sample (P5) or three (P6).
+    wide = 2 if int(header[4] or 0) > 255 else 1
+    capacity = {4: 8 * len(data), 5: len(data) // wide, 6: len(data) // (3 * wide)}.get(kind, len(data))
+    return Container("Netpbm", (width, height), capacity=capacity)
+
+
+def _tiff(data: bytes, page: int) -> Container:
+    tiff = Tiff.parse(data)
+    pages = tuple(tiff.pages()) if tiff is not None else ()
+    if tiff is None or not pages:
+        raise BrokenFileError("the TIFF is truncated or damaged: it has no image directory")
+    directory = tiff.directory(pages[page]) if page < len(pages) else None
+    if directory is None:
+        return Container("TIFF", pages=pages)
+    width, height = directory.whole(_WIDTH), directory.whole(_HEIGHT)
+    depth = max(1, directory.whole(277, 1) * directory.whole(258, 1))  # samples of a pixel, bits of a sample
+    tile = directory.whole(322) * directory.whole(323) * depth // 8
+    if tile > max(_MAX_TILE_BYTES, width * height * depth // 2):
+        raise BrokenFileError("the TIFF is damaged: its tiles are larger than its picture")
+    needs_gdal = not _is_for_opencv(directory)
+    dense = directory.whole(259, 1) in _DENSE_TIFF
+    return Container(
+        "TIFF",
+        (width, height) if width and height else None,
+        _orientation_of(directory) if needs_gdal else 1,  # OpenCV's TIFF decoder turns it upright itself
+        exif=data,
+        xmp=directory.bytes_of(_XMP),
+        pages=pages,
+        needs_gdal=needs_gdal,
+        capacity=8 * _MOST_BYTES_OF_TIFF * len(data) // depth if dense else None,
+    )
+
+
+def _is_for_opencv(directory: Directory) -> bool:
+    """Whether OpenCV decodes a TIFF page right, rather than its first band only, or the bands mixed up."""
+    samples, planar = directory.whole(277, 1), directory.whole(284, 1)
+    if directory.whole(259, 1) not in _OPENCV_TIFF or (planar != 1 and samples > 1):
+        return False
+    extra = directory.whole(338, 0)
+    allowed = {0: {1}, 1: {1}, 2: {3, 4}, 3: {1}, 5: {4}, 6: {3}, 8: {3}}.get(directory.whole(262, 1), {1})
+    return samples in allowed and not (samples == 4 and directory.whole(262) == 2 and extra == 0)
 
 
 def _orientation(exif: bytes) -> int:
-    value = _tiff_tags(exif).get(_ORIENTATION, 1)
+    tiff = Tiff.parse(exif)
+    directory = None if tiff is None else tiff.directory(tiff.first)
+    return 1 if directory is None else _orientation_of(directory)
+
+
+def _orientation_of(directory: Directory) -> int:
+    value = directory.whole(_ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1
-
-
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """Single SHORT and LONG values of the first directory of a TIFF structure; empty if it makes no sense."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None or len(data) < 8:
-        return {}
-    (start,) = struct.unpack_from(f"{order}I", data, 4)
-    if start + 2 > len(data):
-        return {}
-    (count,) = struct.unpack_from(f"{order}H", data, start)
-    tags: dict[int, int] = {}
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
-        tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
-        if values == 1 and kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(order + "HI"[kind - 3], data, entry + 8)
-    return tags

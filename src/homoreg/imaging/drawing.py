@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -175,8 +175,8 @@ def compare(scene: Scene, model: str, max_side: int | None) -> Canvas:
 def _for_display(picture: Picture, tone: Tone, max_side: int | None) -> tuple[Canvas, Matrix]:
     """Tone-mapped 8-bit picture of limited size, and the matrix from the picture's pixels to its pixels."""
     size = _fit(picture.size, max_side)
-    # Shrunk before the tone: a 40-megapixel image as float would take half a gigabyte.
-    unit = tone.apply(_resize(picture.pixels, size))
+    # Shrunk before the tone: a 40-megapixel image as float would take half a gigabyte. Palettes stay.
+    unit = replace(tone, palette="").apply(_resize(picture.pixels, size))
     return np.round(unit * 255).astype(np.uint8), resize_matrix(picture.size, size)
 
 

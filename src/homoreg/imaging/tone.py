@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homoreg.errors import ConfigError, InputError
+from homoreg.imaging.palettes import palette_intensity, palette_names, recognise_palette
 from homoreg.imaging.reading import Picture
 
 __all__ = ["Modality", "Tone", "fit_tone", "is_featureless"]
@@ -28,7 +29,7 @@ _FLAT = 1.0 / 255.0  # an image whose std is below one 8-bit step shows nothing
 
 @dataclass(frozen=True)
 class Tone:
-    """The linear map of an image's own units onto [0, 1], clipped at both ends.
+    """The map of an image's own units onto [0, 1]: off its palette if it has one, then linear, then clipped.
 
     Parameters
     ----------
@@ -36,6 +37,9 @@ class Tone:
         "ir" or "rgb".
     low, high
         What maps to 0 and to 1, in the image's own units; ``low < high``, both finite.
+    palette
+        Name of the colour palette that the image was coloured with, see `homoreg.imaging.palettes`; its
+        intensity runs from 0 to 255. Empty for images that are not.
 
     Raises
     ------
@@ -46,6 +50,7 @@ class Tone:
     modality: Modality
     low: float
     high: float
+    palette: str = ""
 
     def __post_init__(self) -> None:
         if self.modality not in get_args(Modality):
@@ -56,6 +61,25 @@ class Tone:
                 f"tone runs from {self.low!r} to {self.high!r}; expected two finite numbers, low < high, "
                 "within the range of float32"
             )
+        if self.palette and self.palette not in palette_names():
+            raise InputError(f"palette is {self.palette!r}; expected one of {', '.join(palette_names())}")
+
+    def intensity(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Take pixels off the palette; to be done before they are resized, which mixes colours.
+
+        Parameters
+        ----------
+        pixels
+            Shape (H, W) or (H, W, 3), as the tone was fitted to.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (H, W), uint8, if there is a palette and the pixels are uint8 colours; else the pixels.
+        """
+        if self.palette and pixels.dtype == np.uint8 and pixels.ndim == 3:
+            return palette_intensity(pixels, self.palette)
+        return pixels
 
     def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Map pixels to [0, 1].
@@ -63,7 +87,7 @@ class Tone:
         Parameters
         ----------
         pixels
-            Shape (H, W) or (H, W, 3), in the units the tone was fitted to.
+            Shape (H, W) or (H, W, 3), in the units the tone was fitted to, or what `intensity` made of them.
 
         Returns
         -------
@@ -77,7 +101,7 @@ class Tone:
         """
         if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
             raise InputError(f"pixels have shape {pixels.shape}; expected (H, W) or (H, W, 3)")
-        unit = pixels.astype(np.float32)
+        unit = self.intensity(pixels).astype(np.float32)
         with np.errstate(over="ignore"):  # a value far outside becomes infinite here and 0 or 1 below
             if self.low != 0:
                 unit -= np.float32(self.low)
@@ -87,7 +111,10 @@ class Tone:
 
     def as_dict(self) -> dict[str, str | float]:
         """Values by field name, ready for JSON; `from_dict` takes them back."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.palette:
+            del values["palette"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Tone:
@@ -96,7 +123,7 @@ class Tone:
         Parameters
         ----------
         values
-            "modality", "low" and "high", no more and no less.
+            "modality", "low" and "high", and "palette" if there is one; no others.
 
         Returns
         -------
@@ -109,19 +136,19 @@ class Tone:
             If a key is missing or unknown, or a value is not accepted.
         """
         expected = {"modality", "low", "high"}
-        if set(values) != expected:
+        if set(values) - {"palette"} != expected:
             raise ConfigError(f"a tone has the keys {sorted(map(str, values))}; expected {sorted(expected)}")
-        low, high = values["low"], values["high"]
+        low, high, palette = values["low"], values["high"], values.get("palette", "")
         for value in (low, high):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"a tone has the bound {value!r}; expected a number")
         try:
-            return cls(values["modality"], float(low), float(high))
+            return cls(values["modality"], float(low), float(high), palette)
         except (InputError, OverflowError) as error:
             raise ConfigError(f"a tone is not valid: {error}") from error
 
 
-def fit_tone(picture: Picture, modality: Modality) -> Tone:
+def fit_tone(picture: Picture, modality: Modality, *, palettes: bool = False) -> Tone:
     """Choose the tone of a picture from its depth, kind and values.
 
     - 8-bit, either modality: 0 to 255, exactly, so that a frame reaches the network as it is;
@@ -138,6 +165,8 @@ def fit_tone(picture: Picture, modality: Modality) -> Tone:
         The image.
     modality
         "ir" or "rgb".
+    palettes
+        Whether 8-bit infrared colours shall be looked up in the palettes of thermal displays.
 
     Returns
     -------
@@ -153,7 +182,8 @@ def fit_tone(picture: Picture, modality: Modality) -> Tone:
         raise InputError(f"modality is {modality!r}; expected 'ir' or 'rgb'")
     pixels = picture.pixels
     if pixels.dtype == np.uint8:
-        return Tone(modality, 0.0, 255.0)
+        known = palettes and modality == "ir"
+        return Tone(modality, 0.0, 255.0, recognise_palette(pixels, picture.mask) if known else "")
     if modality == "rgb" and pixels.dtype == np.uint16:
         return Tone(modality, 0.0, 65535.0)
     if pixels.dtype == np.float32:

@@ -31,8 +31,8 @@ class HomographyEstimate:
         Shape (B,): mean predicted log precision (in template px) of the last solve, uncalibrated. Larger is
         more certain; it is comparable between pairs of the same template size.
     diverged
-        Shape (B,), bool: the estimate was implausible and has been replaced by the centred square, see
-        :func:`~homoreg.geometry.square_prior`.
+        Shape (B,), bool: the estimate was implausible and has been replaced, by the last one before it that
+        was not or by the centred square, see :func:`~homoreg.geometry.square_prior`.
     details
         What an architecture keeps for its losses; its ``forward`` says what.
     """
@@ -131,3 +131,20 @@ class HomographyModel(nn.Module, ABC):
     def count_parameters(self) -> int:
         """Return the number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @staticmethod
+    def constant_rating(homography: Tensor, n: int) -> dict[str, Tensor]:
+        """Covariance (n/8 px a coordinate) and log precision (0) for a model that does not rate itself.
+
+        Parameters
+        ----------
+        homography
+            Shape (B, 3, 3): gives batch, type and device.
+        n
+            Side of the template in px.
+        """
+        eye = torch.eye(2, dtype=homography.dtype, device=homography.device) * (n / 8) ** 2
+        return {
+            "covariance": eye.expand(len(homography), 4, 2, 2),
+            "log_precision": torch.zeros(len(homography), dtype=homography.dtype, device=homography.device),
+        }

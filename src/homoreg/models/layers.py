@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CrossAttention", "ResidualBlock", "conv_norm_relu", "local_correlation", "sine_encoding"]
+__all__ = [
+    "CrossAttention",
+    "OffsetRegressor",
+    "ResidualBlock",
+    "conv_norm_relu",
+    "edge_map",
+    "local_correlation",
+    "resize",
+    "sine_encoding",
+    "standardize",
+]
 
 
 def conv_norm_relu(inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -113,3 +125,99 @@ def local_correlation(query: Tensor, search: Tensor, radius: int) -> Tensor:
         skewed = F.pad(products, [0, width]).view(batch * height, width, padded + 1)
         bands.append(skewed[..., :side])
     return torch.stack(bands, 2).view(batch, height, width, side * side).permute(0, 3, 1, 2)
+
+
+class OffsetRegressor(nn.Module):
+    """VGG-like network from a stack of images to the offsets of four corners, as DHN and MHN use it.
+
+    Every block is two 3x3 convolutions, each with batch norm and ReLU; blocks are parted by 2x2 max pooling.
+    The last layer starts at zero, so an untrained network answers that no corner moves.
+
+    Parameters
+    ----------
+    inputs
+        Channels of the input.
+    side
+        Side of the input in px, a multiple of 2 to the number of poolings.
+    widths
+        Channels of the blocks.
+    hidden
+        Units of the fully connected layer.
+    dropout
+        Share of the activations dropped in training, before and after the fully connected layer.
+    """
+
+    def __init__(self, inputs: int, side: int, widths: Sequence[int], *, hidden: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index, width in enumerate(widths):
+            if index:
+                layers.append(nn.MaxPool2d(2))
+            for channels in (inputs, width):
+                layers += [
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
+            inputs = width
+        self.features = nn.Sequential(*layers)
+        cells = side >> (len(widths) - 1)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(inputs * cells * cells, hidden)
+        self.out = nn.Linear(hidden, 8)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, side, side) to offsets (B, 4, 2), at least float32."""
+        x = self.features(x.contiguous(memory_format=torch.channels_last))
+        x = F.relu(self.hidden(self.dropout(x.flatten(1))))
+        offsets = self.out(self.dropout(x)).unflatten(1, (4, 2))
+        precise: Tensor = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
+        return precise
+
+
+def resize(image: Tensor, side: int) -> Tensor:
+    """Resize (B, C, H, H) to a side in px: averaging where it shrinks, bilinear where it grows."""
+    if image.shape[-1] == side:
+        return image
+    if image.shape[-1] % side == 0:
+        return F.avg_pool2d(image, image.shape[-1] // side)
+    resized: Tensor = F.interpolate(
+        image, size=(side, side), mode="bilinear", align_corners=False, antialias=image.shape[-1] > side
+    )
+    return resized
+
+
+def edge_map(image: Tensor, middle: int, side: int) -> Tensor:
+    """How steep the grey values are, whichever way: near alike in two cameras whose tones are not.
+
+    Parameters
+    ----------
+    image
+        Shape (B, C, H, H).
+    middle
+        Side in px at which the gradient is taken.
+    side
+        Side in px of the result.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, 1, side, side): root of the magnitude of the gradient of the mean of the channels,
+        standardized. The root keeps a few strong edges from drowning the rest.
+    """
+    x = F.pad(resize(image.mean(1, keepdim=True), middle), [1] * 4, mode="replicate")
+    across, down = x[..., 1:-1, 2:] - x[..., 1:-1, :-2], x[..., 2:, 1:-1] - x[..., :-2, 1:-1]
+    return standardize(resize(((across.square() + down.square()) / 4 + 1e-8) ** 0.25, side))
+
+
+def standardize(image: Tensor) -> Tensor:
+    """Zero mean, unit deviation of each channel of (B, C, H, W); a constant image stays at zero."""
+    mean = image.mean(dim=(-2, -1), keepdim=True)
+    deviation = image.std(dim=(-2, -1), keepdim=True, correction=0)
+    return (image - mean) / (deviation + 0.02)

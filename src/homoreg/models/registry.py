@@ -8,13 +8,24 @@ from typing import Any
 
 from homoreg.errors import ConfigError, UnknownNameError
 from homoreg.models.base import HomographyModel
+from homoreg.models.clkn import CLKN, CLKNConfig
+from homoreg.models.dhn import DHN, DHNConfig
+from homoreg.models.dlkfm import DLKFM, DLKFMConfig
 from homoreg.models.m import M, MConfig
+from homoreg.models.mhn import MHN, MHNConfig
+from homoreg.names import suggest
 from homoreg.pins import PINS
 from homoreg.pretrained import is_embedded
 
 __all__ = ["ARCHITECTURES", "build", "list_architectures", "list_models"]
 
-ARCHITECTURES: dict[str, tuple[type[HomographyModel], type[Any]]] = {"m": (M, MConfig)}
+ARCHITECTURES: dict[str, tuple[type[HomographyModel], type[Any]]] = {
+    "dhn": (DHN, DHNConfig),
+    "clkn": (CLKN, CLKNConfig),
+    "dlkfm": (DLKFM, DLKFMConfig),
+    "m": (M, MConfig),
+    "mhn": (MHN, MHNConfig),
+}
 """Architecture name to its class and its config."""
 
 
@@ -97,7 +108,7 @@ def _check_architecture(architecture: str) -> None:
     if architecture not in ARCHITECTURES:
         raise UnknownNameError(
             f"no architecture is called {architecture!r}; known architectures: "
-            f"{', '.join(list_architectures())}"
+            f"{', '.join(list_architectures())}{suggest(architecture, ARCHITECTURES)}"
         )
 
 

@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from homoreg.errors import ConfigError, WeightsError
 from homoreg.files import atomic_write_files, atomic_write_text, make_folder
 from homoreg.models.base import HomographyModel
+from homoreg.models.quantization import dequantized, is_exact, quantized
 from homoreg.models.registry import build
 from homoreg.pretrained import locate
 
@@ -70,7 +71,8 @@ def save_weights(
     calibration, training
         Trust calibration and facts about the training, kept in the config.
     dtype
-        Of the floating-point tensors on disk.
+        Of the floating-point tensors on disk; ``torch.int8`` stores the large ones as integers with a scale
+        a row and the others as float32, see :mod:`homoreg.models.quantization`.
 
     Raises
     ------
@@ -94,17 +96,21 @@ def encode_weights(
 ) -> dict[str, bytes]:
     """Return the two files of :func:`save_weights` by name, without writing them.
 
-    Without ``dtype`` the floating-point tensors become float16 if that loses nothing, else float32.
+    Without ``dtype`` the floating-point tensors become int8 or float16 if that loses nothing, else float32.
     """
     tensors = {name: value.detach().cpu() for name, value in (state or model.state_dict()).items()}
     if dtype is None:
         floats = [value for value in tensors.values() if value.is_floating_point()]
         exact = all(torch.equal(value.half().to(value.dtype), value) for value in floats)
-        dtype = torch.float16 if exact else torch.float32
-    tensors = {
-        name: value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in tensors.items()
-    }
+        dtype = torch.int8 if is_exact(tensors) else torch.float16 if exact else torch.float32
+    if dtype == torch.int8:
+        tensors = quantized(tensors)
+    else:
+        tensors = {
+            name: value.to(dtype if value.is_floating_point() else value.dtype)
+            for name, value in tensors.items()
+        }
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": model.architecture,
@@ -195,6 +201,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _fill(model: HomographyModel, tensors: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
+    tensors = dequantized(tensors, str(path))
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or extra:
         raise WeightsError(

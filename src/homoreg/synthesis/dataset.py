@@ -18,6 +18,8 @@ Examples
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -153,6 +155,30 @@ class SkyDataSet:
     def __iter__(self) -> Iterator[FrozenPair]:
         """Read the pairs one after the other."""
         return (self[index] for index in range(len(self)))
+
+    def head(self, count: int) -> SkyDataSet:
+        """Return the set of the first `count` pairs."""
+        fewer = copy.copy(self)
+        fewer.names = self.names[:count]
+        return fewer
+
+    def digest(self) -> str:
+        """SHA-256 in hex of the pairs' names and files: equal for equal pairs, wherever they lie.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
+        total = hashlib.sha256()
+        for name in self.names:
+            total.update(name.encode())
+            for files in (self._inputs, self._templates, self._labels):
+                try:
+                    total.update(hashlib.sha256(files[name].read_bytes()).digest())
+                except OSError as error:
+                    raise DataError(f"cannot read {str(files[name])!r}: {error.strerror}") from error
+        return total.hexdigest()
 
     def _folder(self, kind: str) -> Path:
         folder = self.root / f"{self.split}_{kind}"

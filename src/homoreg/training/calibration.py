@@ -1,28 +1,50 @@
-"""Fit a model's trust on held-out images of its training sources, through the public call."""
+"""Fit a model's trust on held-out images of its training sources, through the looks a user's call takes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from homoreg.geometry import square_prior
-from homoreg.losses import per_pair_corner_error
+from homoreg.imaging.reading import read_image
 from homoreg.models.storage import write_calibration
 from homoreg.registrar import Registrar
-from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_samples
+from homoreg.search import Search
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.loop import Source, split_sources
-from homoreg.training.validation import HELD_OUT_APPEARANCE
-from homoreg.trust import Trust, fit_trust
+from homoreg.training.trials import KINDS, Trial, draw_trials
+from homoreg.trust import Evidence, Trust, fit_trust
+from homoreg.views import PairViews
 
-__all__ = ["calibrate"]
+__all__ = ["Progress", "calibrate"]
 
-_SIZE, _BATCH, _SEED = 128, 16, 40_009
+Progress = Callable[[int, int], None]
+"""Called with the number of pairs done and that of all pairs."""
+
+_SEED, _BATCH = 40_009, 16
+_SHARES = {"protocol": 1.0, "whole": 0.25, "mismatched": 0.5}  # pairs of each kind, of the samples asked for
+_MISMATCHED_WEIGHT = 0.3  # of a pair that has no answer, beside one that has
+_EARLIER_WEIGHT = 0.5  # of an answer that was looked at again, beside the last
+_OTHERS = 5  # every so many batches go through other starts where they are uncertain
+_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_FAR, _MOST_FAR, _MOST_ACCEPTED = 10.0, 0.03, 0.01
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Evidence of one answer, how far it was off, and whether it was the last of its pair."""
+
+    evidence: Evidence
+    error: float
+    weight: float
+    last: bool
 
 
 def calibrate(
@@ -30,30 +52,35 @@ def calibrate(
     sources: Sequence[Source],
     *,
     share: float = 0.08,
-    samples: int = 480,
-    rounds: int = 2,
-    threshold: float = 0.5,
+    samples: int = 400,
+    threshold: float | None = None,
+    progress: Progress | None = None,
 ) -> Trust:
     """Fit the calibration of the weights in a folder and write it into their config.
 
-    Pairs of the seed protocol are drawn from the images that training holds back and go through
-    :meth:`homoreg.Registrar.register_many` as a user's would. The passes a registration makes depend on the
-    calibration, so the fit is repeated with the calibration just found.
+    Pairs are drawn from the images that training holds back (see :mod:`homoreg.training.trials`): frames of
+    the seed protocol, whole pictures without a prior, and pictures that do not belong together. They take
+    the looks that a user's call takes with the calibration there is; the evidence after each look is what
+    the new one is fitted on.
 
     Parameters
     ----------
     folder
         Holds ``config.json`` and ``model.safetensors``.
     sources
-        The folders of pairs the model was trained on.
+        The folders of pairs the model was trained on. Their weights, and the root of the number of their
+        held-back images, say how often each is drawn.
     share
         Of each folder's images held back: that of the recipe.
     samples
-        Pairs to draw.
-    rounds
-        How often the fit is made.
+        Frames of the seed protocol to draw; a quarter as many whole pictures, and half as many pairs that do
+        not belong together, come on top.
     threshold
-        Confidence from which results are to call themselves reliable.
+        Confidence from which results are to call themselves reliable. By default the lowest from 0.5 up at
+        which at most 3 % of the accepted results are off by more than 10 px and at most 1 % of the pairs
+        that do not belong together are accepted.
+    progress
+        Told how far it is.
 
     Returns
     -------
@@ -63,7 +90,7 @@ def calibrate(
     Raises
     ------
     DataError
-        If a folder has no pairs.
+        If a folder has no pairs, or nothing is held back.
     WeightsError, ConfigError
         If the weights cannot be loaded.
     InputError
@@ -71,46 +98,57 @@ def calibrate(
     """
     registrar = Registrar.from_pretrained(folder)
     _, _, held = split_sources(sources, share)
-    bank = ImageBank(held)
-    for _ in range(rounds):
-        scores: list[float] = []
-        errors: list[float] = []
-        for first in range(0, samples, _BATCH):
-            index = torch.arange(first, min(first + _BATCH, samples)) % len(bank)
-            batch = draw_samples(
-                bank,
-                _SIZE,
-                seed=_SEED + first,
-                batch=len(index),
-                geometry=GeometryConfig(crop_min=0.6),
-                appearance=HELD_OUT_APPEARANCE,
-                index=index,
-            )
-            part = _score(registrar, batch)
-            scores += part[0]
-            errors += part[1]
-        registrar.trust = fit_trust(scores, errors, threshold=threshold)
+    counts = Counter(pair.source for pair in held)
+    wanted = {source.folder.name: source.weight for source in sources}
+    bank = ImageBank(held, weights=[wanted[pair.source] / counts[pair.source] ** 0.5 for pair in held])
+    rows = list(_collect(registrar, bank, samples, progress))
+    evidence, errors = [row.evidence for row in rows], np.array([row.error for row in rows])
+    trust = fit_trust(evidence, errors, [row.weight for row in rows])
+    if threshold is None:
+        last = np.array([row.last for row in rows])
+        confidence = np.array([trust.confidence(one) for one in evidence])
+        threshold = _choose_threshold(confidence[last], errors[last])
+    registrar.trust = Trust(**{**trust.as_dict(), "threshold": threshold})
     write_calibration(folder, registrar.trust.as_dict())
     return registrar.trust
 
 
-def _score(registrar: Registrar, batch: SampleBatch) -> tuple[list[float], list[float]]:
-    """Log precisions, read back from the confidences, and corner errors in px at n = 128."""
-    pairs = list(zip(_eight_bit(batch.template), _eight_bit(batch.search), strict=True))
-    results = registrar.register_many(pairs, prior=square_prior(_SIZE))
-    found = torch.stack([torch.from_numpy(result.homography.copy()) for result in results])
-    errors = per_pair_corner_error(found, batch.homography.double(), _SIZE).clamp(max=100.0)
-    trust = registrar.trust
-    scores = [
-        (math.log(result.confidence / (1 - result.confidence)) - trust.confidence_offset)
-        / trust.confidence_slope
-        if 0 < result.confidence < 1
-        else -4.0
-        for result in results
-    ]
-    return scores, errors.tolist()
+def _collect(
+    registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None
+) -> Iterator[_Row]:
+    """Rows of all trials: those of one trial follow one another, the last of them is marked."""
+    search = Search(registrar.model, registrar.trust, registrar.device, registrar.find_starter)
+    counts = {kind: round(samples * _SHARES[kind]) for kind in KINDS}
+    done = number = 0
+    for kind, count in counts.items():
+        drawn = draw_trials(bank, kind, count, _SEED)
+        while trials := list(islice(drawn, _BATCH)):
+            # Other starts cost several times as much as all other looks: some batches must do.
+            effort: Literal["auto", "twice"] = "auto" if number % _OTHERS == 0 else "twice"
+            yield from _rows(search, trials, effort)
+            number += 1
+            done += len(trials)
+            if progress is not None:
+                progress(done, sum(counts.values()))
 
 
-def _eight_bit(images: torch.Tensor) -> list[NDArray[np.uint8]]:
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
-    return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+def _rows(search: Search, trials: Sequence[Trial], effort: Literal["auto", "twice"]) -> Iterator[_Row]:
+    views = [PairViews(read_image(one.ir, role="ir"), read_image(one.rgb, role="rgb")) for one in trials]
+    priors = [None if one.prior is None else torch.from_numpy(one.prior) for one in trials]
+    for trial, finding in zip(trials, search.run(views, priors, effort), strict=True):
+        weight = 1.0 if trial.truth is not None else _MISMATCHED_WEIGHT
+        for k, (homography, evidence) in enumerate(finding.history, start=1):
+            last = k == len(finding.history)
+            error = min(trial.error(homography.numpy()), 100.0) if trial.truth is not None else float("inf")
+            yield _Row(evidence, error, weight if last else weight * _EARLIER_WEIGHT, last)
+
+
+def _choose_threshold(confidence: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+    belongs = np.isfinite(errors)
+    for threshold in _THRESHOLDS:
+        accepted = confidence >= threshold
+        far = (errors[accepted & belongs] > _FAR).sum() / max(1, (accepted & belongs).sum())
+        taken_in = accepted[~belongs].mean() if (~belongs).any() else 0.0
+        if far <= _MOST_FAR and taken_in <= _MOST_ACCEPTED:
+            break
+    return round(float(threshold), 2)

@@ -171,8 +171,9 @@ class _Run:
     def __init__(self, recipe: Recipe, out: Path, parallel: Parallel, model: HomographyModel) -> None:
         self.recipe, self.out, self.parallel, self.model = recipe, out, parallel, model
         self.total = recipe.epochs * recipe.steps_per_epoch
+        # Fused: one pass over the weights instead of eight, which networks of 34 million weights feel.
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay
+            model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.average = EMA(model, recipe.ema)
         self.objective: Objective = get_objective(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homoreg.errors import ConfigError, UnknownNameError
+from homoreg.names import suggest
 from homoreg.synthesis.appearance import AppearanceConfig
 from homoreg.synthesis.protocol import GeometryConfig
 from homoreg.training.schedule import one_cycle
@@ -130,7 +131,53 @@ def _check_keys(kind: type[Any], values: Any, what: str) -> None:
 
 M_GEOMETRY = GeometryConfig(near=0.2, wide=0.1, tilt=10.0, turn=True, overhang=0.1, pseudo=0.25)
 
-_RECIPES = {"m": Recipe(name="m", architecture="m", geometry=M_GEOMETRY)}
+# Networks that regress offsets learn slowly: neither the wide rotations nor the rare looks are for them.
+OFFSET_GEOMETRY = GeometryConfig(tilt=10.0, turn=True, overhang=0.05)
+OFFSET_APPEARANCE = AppearanceConfig(
+    curve=0.0, patchwork=0.0, palette=0.15, stripes=0.0, rgb_mix=0.0, night=0.0, jpeg=0.1
+)
+
+_RECIPES = {
+    "clkn": Recipe(
+        name="clkn",
+        architecture="clkn",
+        epochs=100,
+        half_size_share=1.0,
+        restarts=(50, 80, 94),  # a finer level's turn: homoreg.training.objectives.CLKN_SHARES
+        snapshots=(),
+        geometry=M_GEOMETRY,
+    ),
+    "dlkfm": Recipe(
+        name="dlkfm", architecture="dlkfm", epochs=100, half_size_share=1.0, snapshots=(), geometry=M_GEOMETRY
+    ),
+    "dhn": Recipe(
+        name="dhn",
+        architecture="dhn",
+        half_size_share=0.9,
+        peak_rate=5e-4,
+        warm_up=0.05,
+        easy_until=0.25,
+        easy_gone=0.6,
+        geometry=OFFSET_GEOMETRY,
+        appearance=OFFSET_APPEARANCE,
+    ),
+    "m": Recipe(name="m", architecture="m", geometry=M_GEOMETRY),
+    "mhn": Recipe(
+        name="mhn",
+        architecture="mhn",
+        epochs=100,
+        batch_size=32,
+        half_size_share=0.96,  # the last stage alone sees more than half size
+        warm_up=0.04,
+        restarts=(78, 96),  # a cycle a stage: MHN_PHASES of the objective
+        easy_until=0.15,
+        easy_gone=0.4,
+        ema=0.98,
+        snapshots=(),
+        geometry=OFFSET_GEOMETRY,
+        appearance=OFFSET_APPEARANCE,
+    ),
+}
 
 
 def list_recipes() -> list[str]:
@@ -149,6 +196,9 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
         If a change names no field or has an impossible value.
     """
     if name not in _RECIPES:
-        raise UnknownNameError(f"no recipe is called {name!r}; known recipes: {', '.join(list_recipes())}")
+        known = list_recipes()
+        raise UnknownNameError(
+            f"no recipe is called {name!r}; known recipes: {', '.join(known)}{suggest(name, known)}"
+        )
     _check_keys(Recipe, changes, "recipe")
     return dataclasses.replace(_RECIPES[name], **changes)

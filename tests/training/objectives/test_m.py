@@ -14,7 +14,8 @@ from homoreg.models.m import FlowStep, M
 from homoreg.models.registry import build
 from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_samples
 from homoreg.synthesis.sources import ImageBank, find_pairs
-from homoreg.training.objectives import _Guide, _step_loss, get_objective, m_objective
+from homoreg.training.objectives import get_objective, m_objective
+from homoreg.training.objectives.m import _Guide, _step_loss
 from tests.scenes import write_pairs
 from tests.training.runs import TINY
 

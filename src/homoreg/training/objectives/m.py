@@ -1,14 +1,10 @@
-"""What each architecture is trained to minimise."""
+"""The m family: matching, flow likelihood and corner error, from starts within reach."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from homoreg.errors import UnknownNameError
 from homoreg.geometry import (
     homography_from_corners,
     image_corners,
@@ -17,24 +13,12 @@ from homoreg.geometry import (
     transform_points,
 )
 from homoreg.losses import flow_loss, matching_loss, per_pair_corner_error
-from homoreg.models.base import HomographyModel
 from homoreg.models.m import STRIDES, FlowStep, M
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
+from homoreg.training.objectives.base import Outcome
 
-__all__ = ["Objective", "Outcome", "get_objective", "m_objective"]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Loss (scalar, with gradient) and corner errors (B,), px at n = 128, of an estimate made unaided."""
-
-    loss: Tensor
-    errors: Tensor
-
-
-Objective = Callable[[torch.nn.Module, SampleBatch, int, float], Outcome]
-"""Maps the (possibly wrapped) model, a batch, a seed and the share of the run done to an :class:`Outcome`."""
+__all__ = ["m_objective"]
 
 
 class _Guide:
@@ -105,22 +89,3 @@ def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress:
     with torch.no_grad():
         errors = per_pair_corner_error(estimate.stages[0], truth, n) * (128 / n)
     return Outcome(loss, errors)
-
-
-_OBJECTIVES: dict[str, Objective] = {M.architecture: m_objective}
-
-
-def get_objective(model: HomographyModel) -> Objective:
-    """Return the objective of a model's architecture.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none.
-    """
-    if model.architecture not in _OBJECTIVES:
-        raise UnknownNameError(
-            f"no training objective is known for the architecture {model.architecture!r}; architectures that "
-            f"can be trained: {', '.join(sorted(_OBJECTIVES))}"
-        )
-    return _OBJECTIVES[model.architecture]

@@ -1,0 +1,176 @@
+"""benchmarks/render.py on a small generated checkout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import render
+from homoreg.comparison import Comparison, Contender
+from homoreg.evaluation import Evaluation, evaluate
+from homoreg.plotting import box_plot
+from homoreg.synthesis.dataset import SkyDataSet
+from tests.scenes import write_set
+
+PAGE = f"before\n{render.BEGIN}\n{render.END}\nafter\n"
+WEIGHTS = {"m120": b"one", "m70": b"two"}
+
+
+def contender(name: str, samples: int, starter: str = "") -> Contender:
+    digest = hashlib.sha256(WEIGHTS[name]).hexdigest()
+    facts = {"samples": str(samples), "minutes": "72.5", "hardware": "two cores", "starter": starter}
+    return Contender(name, digest, name, facts)
+
+
+def named(found: Evaluation, who: Contender) -> Evaluation:
+    return Evaluation(**{**vars(found), "method": who.name, "weights": who.weights[:12]})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two embedded models, two methods without weights, two sets; pages not yet rendered."""
+    table = Comparison(tmp_path / "benchmarks" / "results")
+    for name, count in (("park", 3), ("city", 2)):
+        pairs = SkyDataSet(write_set(tmp_path / "sets" / name, count))
+        found = evaluate("nothing", pairs)
+        for who in (Contender("nothing"), contender("m120", 1000), contender("m70", 600, "m120")):
+            table.put(who, named(found, who), pairs.digest()[:12])
+    table.write()
+    for name, data in WEIGHTS.items():
+        folder = tmp_path / ("src/homoreg/weights" if name == "m120" else "weights") / name
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(data)
+        (folder / "README.md").write_text(PAGE)
+    draw(tmp_path)
+    for page in ("README.md", "docs/evaluation.md"):
+        (tmp_path / page).write_text(PAGE)
+    assert run(tmp_path) == 0
+    return tmp_path
+
+
+def draw(root: Path) -> None:
+    errors = (root / "benchmarks" / "results" / "comparison_errors.csv").read_bytes()
+    (root / "docs" / "images").mkdir(parents=True, exist_ok=True)
+    source = hashlib.sha256(errors).hexdigest()
+    box_plot(
+        {"park": {"nothing": [1.0]}}, root / "docs/images/comparison.png", methods=["nothing"], source=source
+    )
+
+
+def run(root: Path, *arguments: str) -> int:
+    return render.main(arguments, root=root)
+
+
+def table_in(path: Path) -> list[list[str]]:
+    lines = path.read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def rows_of(root: Path) -> Sequence[render.Row]:
+    return render.read(root / "benchmarks" / "results" / "comparison.csv")
+
+
+def test_the_readme_holds_a_line_for_each_method(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    header, _, *lines = table_in(root / "README.md")
+    assert header == ["method", "training samples", "city (2)", "park (3)"]
+    assert [line[:2] for line in lines] == [["nothing", "–"], ["m70 †", "600, after m120"], ["m120", "1,000"]]
+    row = rows_of(root)[0]
+    assert lines[0][2] == (
+        f"{float(row['mean']):.2f} / {float(row['median']):.2f} / 100 % / {float(row['max']):.1f}"
+        if float(row["max"]) < 3
+        else f"{float(row['mean']):.2f} / {float(row['median']):.2f} / "
+        f"{100 * float(row['under_3']):.0f} % / {float(row['max']):.1f}"
+    )
+    assert "† trained on fewer samples than m120 (1,000)." in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+
+
+def test_the_documentation_holds_every_column_and_the_budgets(root: Path) -> None:
+    lines = table_in(root / "docs" / "evaluation.md")
+    assert lines[0][:3] == ["set (pairs)", "method", "mean"]
+    assert lines[0][-2:] == ["doubted", "ms"]
+    assert [line[0] for line in lines[2:8]] == ["city (2)", "", "", "park (3)", "", ""]
+    assert all(len(line) == len(lines[0]) for line in lines[:8])
+    digest = hashlib.sha256(WEIGHTS["m70"]).hexdigest()[:12]
+    assert lines[-2:] == [
+        ["m70", "two cores", "m120", f"`{digest}`", "600", "60 %", "72"],
+        ["m120", "two cores", "–", lines[-1][3], "1,000", "100 %", "72"],
+    ]
+
+
+def test_a_card_is_about_its_model(root: Path) -> None:
+    for folder, name in (("src/homoreg/weights/m120", "m120"), ("weights/m70", "m70 †")):
+        methods = [line[1] for line in table_in(root / folder / "README.md")[2:]]
+        assert methods == ["nothing", name.removesuffix(" †")] * 2
+
+
+def test_a_check_writes_nothing_and_finds_a_page_that_was_edited(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(root, "--check") == 0
+    page = root / "README.md"
+    page.write_text(page.read_text().replace("nothing", "something"))
+    edited = page.read_text()
+    capsys.readouterr()
+    assert run(root, "--check") == 1
+    assert capsys.readouterr().out == "out of date: README.md\n"
+    assert page.read_text() == edited
+    assert run(root) == 0
+    assert run(root, "--check") == 0
+
+
+def problem(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert run(root, "--check") == 1
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["src/homoreg/weights/m120", "weights/m70"])
+def test_other_weights_than_those_measured(
+    root: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / folder / "model.safetensors").write_bytes(b"retrained")
+    assert "was not measured on city, park\n" in problem(root, capsys)
+
+
+def test_a_model_that_was_not_measured(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "weights" / "dhn").mkdir()
+    (root / "weights" / "dhn" / "model.safetensors").write_bytes(b"new")
+    (root / "weights" / "dhn" / "README.md").write_text(PAGE)
+    assert "dhn (" in problem(root, capsys)
+
+
+def test_a_figure_that_was_edited(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = root / "benchmarks" / "results" / "comparison.csv"
+    mean = rows_of(root)[0]["mean"]
+    path.write_text(path.read_text().replace(mean, "0.5", 1))
+    assert "nothing on city: the errors of the pairs are not those of the row" in problem(root, capsys)
+
+
+def test_an_error_that_was_edited(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = root / "benchmarks" / "results" / "comparison_errors.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ",77.00"]) + "\n")
+    assert "m120 on park: the errors of the pairs" in problem(root, capsys)
+    path.write_text("\n".join(lines[:-1]) + "\n")
+    assert "m120 on park: the errors of the pairs" in problem(root, capsys)
+    path.write_text("\n".join([*lines, "surf,park,00,1.00"]) + "\n")
+    assert "surf on park: errors without a row" in problem(root, capsys)
+
+
+def test_a_picture_of_other_errors(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = root / "docs" / "images" / "comparison.png"
+    picture.write_bytes(b"\x89PNG of something else")
+    assert "comparison.png does not show these errors" in problem(root, capsys)
+    draw(root)
+    assert run(root, "--check") == 0
+
+
+def test_a_page_that_lost_its_markers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "README.md").write_text("no results here")
+    assert "README.md has no place for results" in problem(root, capsys)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from homoreg.geometry import square_prior
+from homoreg.imaging.reading import read_image
+from homoreg.search import Finding, Search
+from homoreg.trust import Trust
+from homoreg.views import PairViews
+from tests.scenes import infrared_of, scene
+from tests.test_registrar import PROTOCOL, Double, Same, plain, similarity
+
+RAMP = np.repeat(np.linspace(20, 235, 400).astype(np.uint8)[None, :, None], 300, axis=0).repeat(3, axis=2)
+
+
+class Bright(Double):
+    """Keeps its placement, and is the surer the brighter the RGB picture is there."""
+
+    def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+        return square_prior(template.shape[-1]), 8 * float(search.mean()) - 6, False
+
+
+def find(
+    model: Double,
+    rgb: NDArray[Any],
+    prior: NDArray[Any] | None,
+    trust: Trust | None = None,
+    effort: Any = "auto",
+    size: tuple[int, int] = (128, 128),
+) -> Finding:
+    views = PairViews(read_image(infrared_of(scene(*size, seed=3)), role="ir"), read_image(rgb, role="rgb"))
+    search = Search(model, trust or plain(), torch.device("cpu"), lambda: None)
+    return search.run([views], [None if prior is None else torch.from_numpy(prior)], effort)[0]
+
+
+def test_the_most_certain_of_other_starts_is_kept() -> None:
+    start = similarity(1.0, 120, 80)
+    found = find(Bright(), RAMP, start)
+    assert found.homography[0, 2] == pytest.approx(120 + 16), (
+        "an eighth of the infrared picture further right"
+    )
+    assert found.evidence is not None
+    first = find(Bright(), RAMP, start, effort="fast")
+    assert torch.allclose(first.homography, torch.from_numpy(start))
+    assert first.evidence is not None
+    assert found.evidence.precision > first.evidence.precision
+
+
+def test_confident_answers_are_not_tried_from_other_starts() -> None:
+    start = similarity(1.0, 120, 80)
+    found = find(Bright(), RAMP, start, plain(confidence_offset=9.0))
+    assert torch.allclose(found.homography, torch.from_numpy(start))
+
+
+def test_the_evidence_says_how_far_an_answer_moved() -> None:
+    shift = torch.from_numpy(similarity(1.0, 35, 36))
+    found = find(Same(3.0, homography=shift), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
+    assert [evidence.single for _, evidence in found.history] == [1, 0]
+    (_, first), (_, second) = found.history
+    assert first.agreement == 0
+    assert second.agreement == pytest.approx(np.log(0.1 + 5))
+    assert second is found.evidence
+
+
+def test_the_spread_is_that_of_the_corners_at_128_px() -> None:
+    class Wide(Same):
+        def forward(self, template: Tensor, search: Tensor, **options: Any) -> Any:
+            estimate = super().forward(template, search, **options)
+            estimate.covariance[:] = torch.eye(2) * 4.0
+            return estimate
+
+    found = find(Wide(3.0), scene(192, 192), PROTOCOL, effort="fast")
+    assert found.evidence is not None
+    assert found.evidence.spread == pytest.approx(np.log(2))
+
+
+def test_coinciding_edges_speak_for_an_answer() -> None:
+    rgb = scene(192, 192, seed=5)
+    views = PairViews(
+        read_image(infrared_of(rgb)[32:160, 32:160].copy(), role="ir"), read_image(rgb, role="rgb")
+    )
+    search = Search(Same(3.0), plain(), torch.device("cpu"), lambda: None)
+    heights = []
+    for shift in (0.0, 7.0):
+        prior = torch.from_numpy(similarity(1.0, 32 + shift, 32))
+        (found,) = search.run([views], [prior], "fast")
+        assert found.evidence is not None
+        heights.append(found.evidence.height)
+    assert heights[0] > heights[1] + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [(Same(diverged=True), "diverged"), (Same(3.0), ""), (Same(-9.0), "")]
+)
+def test_what_came_of_it(model: Same, status: str) -> None:
+    found = find(model, scene(192, 192), PROTOCOL)
+    assert found.status == status
+    assert (found.evidence is None) is bool(status)
+    assert bool(found.history) is not bool(status)
+
+
+def test_a_prior_that_shows_nothing_is_not_looked_through() -> None:
+    model = Same(3.0)
+    found = find(model, scene(192, 192), similarity(1.0, 5000, 0))
+    assert (found.status, found.evidence, model.batches) == ("outside", None, [])
+    assert torch.equal(found.homography, torch.from_numpy(similarity(1.0, 5000, 0)))
+
+
+def test_without_a_prior_narrow_fields_beside_the_centre_are_tried_too() -> None:
+    model = Same(-9.0)
+    find(model, scene(300, 400), None)
+    tried = max(model.batches)
+    assert tried == 16
+    given, free = (sum(batches) for batches in (_looks(PROTOCOL), _looks(None)))
+    assert free > given + 20
+
+
+def _looks(prior: NDArray[Any] | None) -> list[int]:
+    model = Same(-9.0)
+    find(model, scene(300, 400), prior)
+    return model.batches

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from homoreg.errors import DataError, InputError
+from homoreg.models import save_weights
+from homoreg.models.storage import read_config
+from homoreg.registrar import Registrar
+from homoreg.training import Source, calibrate
+from homoreg.training.calibration import _choose_threshold
+from homoreg.trust import Trust
+from tests.models.contract import tiny
+from tests.scenes import write_pairs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_weights(tmp_path / "tiny", tiny("m"), training={"samples": 3})
+    write_pairs(tmp_path / "pairs", 6)
+    return tmp_path / "tiny"
+
+
+def test_a_calibration_is_written_and_loaded_back(folder: Path) -> None:
+    before = read_config(folder)
+    told: list[tuple[int, int]] = []
+    trust = calibrate(
+        folder,
+        [Source(folder.parent / "pairs", 2.0)],
+        share=0.5,
+        samples=24,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert Registrar.from_pretrained(folder).trust == trust
+    assert read_config(folder) == before | {"calibration": trust.as_dict()}
+    assert all(math.isfinite(value) for value in trust.as_dict().values())
+    assert trust != Trust()
+    assert 0.5 <= trust.threshold <= 0.95
+    assert told[-1] == (24 + 6 + 12, 24 + 6 + 12)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+def test_the_same_weights_and_pictures_give_the_same_calibration(folder: Path) -> None:
+    source = Source(folder.parent / "pairs")
+    first, again = (calibrate(folder, [source], share=0.5, samples=20, threshold=t) for t in (0.6, 0.7))
+    assert first.threshold == 0.6
+    assert again.threshold == 0.7
+    assert {**first.as_dict(), "threshold": 0} == {**again.as_dict(), "threshold": 0}
+
+
+def test_nothing_held_back_cannot_be_fitted(folder: Path) -> None:
+    with pytest.raises(DataError, match="no image pairs were given"):
+        calibrate(folder, [Source(folder.parent / "pairs")], share=0.0, samples=20)
+
+
+def test_too_few_samples_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="at least 20"):
+        calibrate(folder, [Source(folder.parent / "pairs")], share=0.5, samples=4)
+
+
+def test_the_threshold_rises_until_few_mistakes_pass() -> None:
+    confidence = np.concatenate([np.full(100, 0.97), np.full(20, 0.72), np.full(100, 0.62)])
+    good = np.concatenate([np.full(100, 1.0), np.full(20, 2.0), np.full(100, np.inf)])
+    assert _choose_threshold(confidence, good) == 0.65, "pairs that do not belong together are refused"
+    far = np.concatenate([np.full(100, 1.0), np.full(20, 30.0), np.full(100, np.inf)])
+    assert _choose_threshold(confidence, far) == 0.75
+    assert _choose_threshold(confidence, np.full(220, 2.0)) == 0.5
+    assert _choose_threshold(np.full(10, 0.99), np.full(10, np.inf)) == 0.95
