@@ -5,10 +5,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homoreg.errors import InputError
+from homoreg.geometry import fit_matrix, transform_points
 from homoreg.imaging.resampling import (
     Matrix,
     clip_frame,
@@ -169,6 +171,17 @@ def test_resizing_keeps_the_outer_edges() -> None:
     matrix = resize_matrix((10, 20), (40, 10))
     edges = map_points(matrix, np.array([[-0.5, -0.5], [9.5, 19.5]]))
     np.testing.assert_allclose(edges, [[-0.5, -0.5], [39.5, 9.5]])
+
+
+def test_the_maps_are_those_of_the_geometry() -> None:
+    # Two of one kind: pictures are warped in NumPy, without PyTorch; the models' frames in PyTorch.
+    matrix = np.array([[1.1, 0.2, 3], [-0.1, 0.9, 5], [1e-3, -2e-3, 1]])
+    points = np.random.default_rng(0).uniform(-50, 50, (20, 2))
+    twin = transform_points(torch.from_numpy(matrix), torch.from_numpy(points)).numpy()
+    np.testing.assert_allclose(map_points(matrix, points), twin, rtol=1e-12)
+    np.testing.assert_allclose(
+        resize_matrix((640, 512), (128, 96)), fit_matrix((640, 512), (128, 96)).numpy()
+    )
 
 
 def test_points_on_the_horizon_go_to_infinity() -> None:
