@@ -3,9 +3,10 @@
     python benchmarks/compare.py --data DIR...
     python benchmarks/render.py [--check]
 
-Every figure between the result markers of those pages comes from benchmarks/results/comparison.csv and from
-nowhere else. ``--check`` changes nothing, and fails if a page is out of date. Both forms fail if the CSV is
-about other weights than those that are here or disagrees with the errors of the pairs, or the picture does.
+Every figure between the result markers of those pages comes from benchmarks/results/comparison.csv, but for
+what others published: that is PUBLISHED below. ``--check`` changes nothing, and fails if a page is out of
+date. Both forms fail if the CSV is about other weights than those that are here or disagrees with the errors
+of the pairs, or the picture does.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TypeAlias
 from homoreg.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+RESULTS, OTHERS = "results", "published"  # what markers can be about
 LENGTHS = (
     ("mean", "mean"),
     ("std", "std"),
@@ -34,6 +35,19 @@ LENGTHS = (
 )
 SHARES = (("under_1", "< 1 px"), ("under_3", "< 3 px"), ("under_5", "< 5 px"), ("under_10", "< 10 px"))
 AREAS = (("auc_3", "AUC 3"), ("auc_5", "AUC 5"), ("auc_10", "AUC 10"))
+PUBLISHED = (
+    ("DHN", "dhn", "151.2, 143.0", "77.96, 65.95", "163.87, 137.43"),
+    ("MHN", "mhn", "169.1, 160.6", "14.5, 11.36", "374.53, 103.68"),
+    ("CLKN", "clkn", "54.6, 29.3", "77.31, 47.72", "99.49, 52.29"),
+    ("DLKFM", "dlkfm", "48.9, 1.29", "93.4, 40.73", "382.4, 120.09"),
+    ("M70", "m70", "145.4, –", "–", "–"),
+    ("M120", "m120", "145.8, –", "–", "–"),
+    ("M175", "m175", "145.1, –", "–", "–"),
+    ("VisIRNet", "", "–", "3.83, 3.46", "24.76, 24.88"),
+    ("*doing nothing*", "nothing", "24.49, 24.62", "–", "–"),
+)
+"""System, its name here, and what others published of it: mean and median, px, not measured here."""
+LIKE = ("uav_thermal", "aerial_nir")  # our sets nearest to SkyData (drone, thermal) and VEDAI (aerial, NIR)
 LESS = "†"  # marks what was trained on fewer samples than another row
 
 Row: TypeAlias = dict[str, str]
@@ -128,11 +142,31 @@ def card(rows: Sequence[Row], name: str) -> str:
     return full([row for row in rows if row["method"] == name or not row["weights"]], extra=False)
 
 
-def replace(page: str, table: str) -> str:
+def published(rows: Sequence[Row]) -> str:
+    """Return what others published of the seven systems, and ours beside it: mean, median."""
+    own = {
+        (row["method"], row["set"]): f"{float(row['mean']):.2f}, {float(row['median']):.2f}" for row in rows
+    }
+    others = ("seed project, SkyData", "VisIRNet paper, SkyData", "VisIRNet paper, VEDAI")
+    header = ["system", *(f"published: {one}" for one in others), *(f"measured here: {one}" for one in LIKE)]
+    lines = [
+        [system, *figures, *(own.get((name, one), "–") for one in LIKE)]
+        for system, name, *figures in PUBLISHED
+    ]
+    return markdown(header, lines, 1)
+
+
+def markers(about: str) -> tuple[str, str]:
+    """Return the lines between which a page has a table."""
+    return f"<!-- {about}:begin -->", f"<!-- {about}:end -->"
+
+
+def replace(page: str, table: str, about: str = RESULTS) -> str:
     """Return a page with what stands between its markers replaced."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    begin, end = markers(about)
+    head, _, rest = page.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def model_folders(root: Path) -> list[Path]:
@@ -185,17 +219,18 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if not picture.is_file() or source.encode() not in picture.read_bytes()[:1024]:
         wrong.append(f"{picture.relative_to(root)} does not show these errors")
     tables = {
-        root / "README.md": compact(rows),
-        root / "docs" / "evaluation.md": full(rows) + budgets(rows),
-        **{folder / "README.md": card(rows, folder.name) for folder in model_folders(root)},
+        root / "README.md": {RESULTS: compact(rows)},
+        root / "docs" / "evaluation.md": {RESULTS: full(rows) + budgets(rows), OTHERS: published(rows)},
+        **{folder / "README.md": {RESULTS: card(rows, folder.name)} for folder in model_folders(root)},
     }
     stale = False
-    for path, table in tables.items():
-        page = path.read_text(encoding="utf-8")
-        if BEGIN not in page or END not in page:
-            wrong.append(f"{path.relative_to(root)} has no place for results: {BEGIN} {END}")
-            continue
-        fresh = replace(page, table)
+    for path, parts in tables.items():
+        page = fresh = path.read_text(encoding="utf-8")
+        for about, table in parts.items():
+            if all(marker in page for marker in markers(about)):
+                fresh = replace(fresh, table, about)
+            else:
+                wrong.append(f"{path.relative_to(root)} has no place for {about}: {' '.join(markers(about))}")
         if fresh != page:
             stale = True
             print(f"{'out of date' if check else 'written'}: {path.relative_to(root)}")

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from homoreg.errors import InputError
 from homoreg.geometry import image_corners, transform_points
+from homoreg.imaging.metadata import Camera
+from homoreg.imaging.reading import Picture, read_image
+from homoreg.imaging.tone import fit_tone
 from homoreg.priors import (
     BESIDE,
     FIELD_RATIOS,
@@ -14,6 +21,7 @@ from homoreg.priors import (
     scattered_fields,
     spread_priors,
 )
+from homoreg.registration import Registration
 
 IR, RGB = (160, 120), (1280, 720)
 
@@ -72,10 +80,97 @@ def test_starts_beside_are_shifts_turns_and_scales_of_the_frame() -> None:
         assert np.degrees(np.arctan2(square[1, 0], square[0, 0])) == pytest.approx(turn)
 
 
+def pictures(ir: tuple[int, int] = IR, rgb: tuple[int, int] = RGB) -> tuple[Picture, Picture]:
+    infrared, colour = np.zeros(ir[::-1], np.uint8), np.zeros((*rgb[::-1], 3), np.uint8)
+    return read_image(infrared, role="ir"), read_image(colour, role="rgb")
+
+
+def starts(prior: Any, orientation: str = "upright", ir: tuple[int, int] = IR) -> list[torch.Tensor]:
+    (guess,) = spread_priors(prior, orientation, 1)
+    return guess.starts(*pictures(ir))
+
+
 def test_priors_are_spread_over_the_pairs() -> None:
     matrix = np.diag([2.0, 2.0, 2.0])
-    (first, second) = spread_priors(["auto", matrix], 2)
-    assert first is None
-    assert second is not None
-    assert torch.equal(second, torch.eye(3, dtype=torch.float64))
-    assert spread_priors("auto", 3) == [None] * 3
+    first, second = spread_priors(["auto", matrix], "upright", 2)
+    assert first.place is None
+    assert torch.equal(second.starts(*pictures())[0], torch.eye(3, dtype=torch.float64))
+    assert len(spread_priors("auto", "upright", 3)) == 3
+    assert [len(one.starts(*pictures())) for one in spread_priors([0.5, 0.7], "upright", 2)] == [1, 1]
+
+
+def test_without_a_prior_or_metadata_all_fields_are_compared() -> None:
+    assert len(starts("auto")) == len(FIELD_RATIOS)
+
+
+def test_metadata_go_first_and_all_fields_remain_for_the_doubtful() -> None:
+    ir, rgb = pictures()
+    ir = dataclasses.replace(ir, camera=Camera(focal_length_35mm=80.0))
+    rgb = dataclasses.replace(rgb, camera=Camera(focal_length_35mm=40.0))
+    (guess,) = spread_priors("auto", "upright", 1)
+    found = guess.starts(ir, rgb)
+    assert centre(found[0]) == pytest.approx([639.5, 359.5])
+    diagonals = np.hypot(*IR), np.hypot(*RGB)
+    assert float(found[0][0, 0]) == pytest.approx(0.5 * diagonals[1] / diagonals[0])
+    assert [float(one[0, 0] / found[0][0, 0]) for one in found] == pytest.approx([1.0, 0.88, 1.14])
+    without = guess.others(found[0], *pictures())
+    assert len(guess.others(found[0], ir, rgb)) == len(without) + len(FIELD_RATIOS)
+
+
+def test_the_same_view_is_one_start() -> None:
+    (start,) = starts("same-view")
+    assert torch.equal(start, same_view(IR, RGB))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0, 1.5])
+def test_a_number_is_the_share_of_the_width(share: float) -> None:
+    (start,) = starts(share)
+    assert centre(start) == pytest.approx([639.5, 359.5])
+    assert float(start[0, 0]) == pytest.approx(share * 1280 / 160)
+    assert float(start[1, 1]) == pytest.approx(float(start[0, 0])), "square pixels"
+
+
+def test_an_earlier_registration_is_carried_over_to_other_sizes() -> None:
+    ir, rgb = pictures((320, 240), (640, 360))
+    homography = np.array([[1.1, 0.02, 140], [-0.01, 1.2, 30], [1e-5, 0, 1]])
+    earlier = Registration.build(
+        homography,
+        ir=ir,
+        rgb=rgb,
+        ir_tone=fit_tone(ir, "ir"),
+        rgb_tone=fit_tone(rgb, "rgb"),
+        expected_error=1.0,
+        confidence=0.9,
+        reliable=True,
+        model="m",
+        status="ok",
+    )
+    (start,) = starts(earlier)
+    there = transform_points(start, torch.tensor([[79.5, 59.5]], dtype=torch.float64))
+    middle = transform_points(torch.from_numpy(homography), torch.tensor([[159.5, 119.5]]).double())
+    assert ((there + 0.5) / 2 - 0.5).numpy() == pytest.approx(middle.numpy())
+    (same,) = spread_priors(earlier, "upright", 1)
+    assert same.starts(ir, rgb)[0].numpy() == pytest.approx(homography)
+
+
+def test_any_orientation_tries_quarter_turns_and_mirror_images() -> None:
+    found = starts(0.5, "any")
+    assert len(found) == 8
+    assert torch.allclose(found[0], starts(0.5)[0])
+    corners = image_corners(*IR, dtype=torch.float64)
+    quads = [transform_points(one, corners) for one in found]
+    for quad in quads:
+        assert quad.mean(0).numpy() == pytest.approx([639.5, 359.5])
+    signs = [float(torch.det(one[:2, :2]).sign()) for one in found]
+    assert signs == [1.0] * 4 + [-1.0] * 4
+    for k, quad in enumerate(quads):
+        assert not any(torch.allclose(quad, other, atol=1.0) for other in quads[k + 1 :])
+    upside_down = quads[2]
+    assert torch.allclose(upside_down, quads[0].roll(2, 0))
+    mirrored = quads[4]
+    assert torch.allclose(mirrored, quads[0][[1, 0, 3, 2]])
+
+
+def test_an_unknown_orientation_is_refused() -> None:
+    with pytest.raises(InputError, match="orientation is 'left'; expected 'upright' or 'any'"):
+        starts("auto", "left")

@@ -45,6 +45,7 @@ class Double(HomographyModel):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
         self.batches: list[int] = []
+        self.sizes: list[int] = []
         self.initials: list[Tensor | None] = []
 
     @property
@@ -60,6 +61,7 @@ class Double(HomographyModel):
     ) -> HomographyEstimate:
         self.check_input(template, search)
         self.batches.append(len(template))
+        self.sizes.append(template.shape[-1])
         self.initials.append(initial)
         found = [self.answer(*pair) for pair in zip(template, search, strict=True)]
         homography = torch.stack([h for h, _, _ in found]).float()
@@ -71,7 +73,7 @@ class Double(HomographyModel):
 
 
 class Same(Double):
-    """The same answer to everything."""
+    """The same answer to everything; its homography is that between frames of 128 and 192 px."""
 
     def __init__(
         self, precision: float = 3.0, diverged: bool = False, homography: Tensor | None = None
@@ -81,7 +83,15 @@ class Same(Double):
 
     def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
         homography, precision, diverged = self.fixed
-        return square_prior(template.shape[-1]) if homography is None else homography, precision, diverged
+        n = template.shape[-1]
+        if homography is None:
+            return square_prior(n), precision, diverged
+        here = compose(
+            fit_matrix((192, 192), (3 * n // 2, 3 * n // 2)),
+            homography.double(),
+            fit_matrix((n, n), (128, 128)),
+        )
+        return here, precision, diverged
 
 
 class Decoder(Double):
@@ -191,10 +201,12 @@ def test_the_result_of_a_certain_answer() -> None:
     result = Registrar(Decoder(), name="decoder", trust=trust)(ir, rgb, prior=truth)
     assert result.model == "decoder"
     assert result.reliable
-    assert result.confidence == pytest.approx(1 / (1 + np.exp(-1)))
-    # exp(-1) px of a template of 128 px, whose sides are here 4.1 * 159 and 4.1 * 119 px long.
+    # A frame of 256 px halves what a px is worth: the log precision of 3 counts as 3 + log 2.
+    odds = 3 + np.log(2) - 2
+    assert result.confidence == pytest.approx(1 / (1 + np.exp(-odds)))
+    # exp(-odds) px of a template of 128 px, whose sides are here 4.1 * 159 and 4.1 * 119 px long.
     side = 4.1 * (159 + 119) / 2
-    assert result.expected_error == pytest.approx(np.exp(-1) * side / 127, rel=0.01)
+    assert result.expected_error == pytest.approx(np.exp(2 - 3 - np.log(2)) * side / 127, rel=0.01)
     assert result.overlap == pytest.approx(share_inside(result.homography, ir_size, rgb_size))
     assert result.homography.dtype == np.float64
     assert result.homography[2, 2] == 1
@@ -281,7 +293,7 @@ def test_a_model_starts_from_its_starter(starter: Path, pictures: list[tuple[Pix
     assert second is not None
     assert torch.allclose(first[0], answer, atol=1e-4)
     assert not torch.allclose(first[0], square_prior(128).float(), atol=1e-2)
-    assert torch.equal(second[0], square_prior(128).float()), "a refinement starts from the placement"
+    assert torch.equal(second[0], square_prior(256).float()), "a refinement starts from the placement"
 
 
 def test_a_starter_is_loaded_once_and_missed_once(
@@ -294,7 +306,9 @@ def test_a_starter_is_loaded_once_and_missed_once(
     assert isinstance(model, Follower)
     initials = [initial for initial in model.initials if initial is not None]
     assert len(initials) == len(model.initials)
-    assert all(torch.equal(one, square_prior(128).float().expand_as(one)) for one in initials)
+    for one in initials:
+        n = 4 * int(one[0, 0, 2])
+        assert torch.equal(one, square_prior(n).float().expand_as(one))
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "follower starts from" in warning.message
     assert "nowhere" in warning.message
@@ -623,7 +637,7 @@ def test_unreliable_results_may_be_returned_warned_of_or_raised(
         warnings.simplefilter("error")
         quiet = registrar(*pictures[0])
     assert not quiet.reliable
-    with pytest.warns(UnreliableWarning, match=r"pair 0.*status 'uncertain', confidence 0\.12") as caught:
+    with pytest.warns(UnreliableWarning, match=r"pair 0.*status 'uncertain', confidence 0\.21") as caught:
         assert registrar(*pictures[0], on_unreliable="warn").status == "uncertain"
     assert caught[0].filename == __file__
     flat = np.full((64, 64, 3), 99, np.uint8)
@@ -679,14 +693,14 @@ PRIORS: dict[str, tuple[Any, str]] = {
     "2x2": ([[1, 0], [0, 1]], r"prior has shape \(2, 2\); expected \(3, 3\)"),
     "a row": ([1, 0, 0, 0, 1, 0, 0, 0, 1], r"prior has shape \(9,\); expected \(3, 3\)"),
     "an array of many": (np.stack([PROTOCOL] * 2), r"prior has shape \(2, 3, 3\); expected \(3, 3\)"),
-    "a number": (1.5, r"prior has shape \(\); expected \(3, 3\)"),
-    "ragged": ([[1, 0, 0], [0, 1], [0, 0, 1]], 'prior is a list; expected "auto" or a 3x3 matrix'),
-    "a word": (
-        "identity",
-        "prior is 'identity'; expected \"auto\" or a 3x3 matrix from infrared px to RGB px",
-    ),
-    "words": ([["a"] * 3] * 3, 'prior is a list; expected "auto" or a 3x3 matrix'),
-    "a dict": ({"prior": 1}, 'prior is a dict; expected "auto" or a 3x3 matrix'),
+    "no share": (0.0, r"prior is 0.0; as a share of the RGB picture's width expected 0.05 to 20"),
+    "a large share": (21, r"prior is 21; as a share"),
+    "not a number": (float("nan"), "prior is nan; as a share"),
+    "a truth value": (True, "prior is True; as a share"),
+    "ragged": ([[1, 0, 0], [0, 1], [0, 0, 1]], 'prior is a list; expected "auto", "same-view", the share'),
+    "a word": ("identity", "prior is 'identity'; expected .*, a 3x3 matrix from infrared px to RGB px, or a"),
+    "words": ([["a"] * 3] * 3, 'prior is a list; expected "auto"'),
+    "a dict": ({"prior": 1}, 'prior is a dict; expected "auto"'),
     "nothing": (None, "prior"),
     "several": ([PROTOCOL, PROTOCOL], "got 2 priors for 1 pairs; expected one for all or one for each"),
     "several words": (["auto", "auto"], "got 2 priors for 1 pairs"),

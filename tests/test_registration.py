@@ -352,6 +352,17 @@ def test_save_writes_every_file_at_full_depth(tmp_path: Path) -> None:
     assert json.loads(paths["json"].read_text(encoding="utf-8")) == registration.to_dict()
 
 
+def test_save_takes_over_counts_by_argument(tmp_path: Path) -> None:
+    registration = result(homography=np.diag([2.5, 2.5, 1.0]))
+    nearest = read_image(registration.save(tmp_path, interpolation="nearest")["warped"]).pixels
+    np.testing.assert_array_equal(nearest, registration.warp(interpolation="nearest"))
+    assert set(np.unique(nearest)) <= {0, *np.unique(registration.ir.pixels)}
+    assert not np.array_equal(nearest, read_image(registration.save(tmp_path)["warped"]).pixels)
+    with pytest.raises(InputError, match="interpolation is 'cubic'"):
+        registration.save(tmp_path / "none", interpolation="cubic")  # type: ignore[arg-type]
+    assert not (tmp_path / "none").exists()
+
+
 def test_save_keeps_floats_as_tiff(tmp_path: Path) -> None:
     kelvin = counts().astype(np.float32) / 25
     registration = result(ir=kelvin, ir_tone=Tone("ir", 292, 316))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from homoreg.geometry import square_prior
 from homoreg.imaging.reading import read_image
+from homoreg.priors import given
 from homoreg.search import Finding, Search
 from homoreg.trust import Trust
 from homoreg.views import PairViews
@@ -36,7 +37,7 @@ def find(
 ) -> Finding:
     views = PairViews(read_image(infrared_of(scene(*size, seed=3)), role="ir"), read_image(rgb, role="rgb"))
     search = Search(model, trust or plain(), torch.device("cpu"), lambda: None)
-    return search.run([views], [None if prior is None else torch.from_numpy(prior)], effort)[0]
+    return search.run([views], [given(prior)], effort)[0]
 
 
 def test_the_most_certain_of_other_starts_is_kept() -> None:
@@ -88,8 +89,8 @@ def test_coinciding_edges_speak_for_an_answer() -> None:
     search = Search(Same(3.0), plain(), torch.device("cpu"), lambda: None)
     heights = []
     for shift in (0.0, 7.0):
-        prior = torch.from_numpy(similarity(1.0, 32 + shift, 32))
-        (found,) = search.run([views], [prior], "fast")
+        prior = similarity(1.0, 32 + shift, 32)
+        (found,) = search.run([views], [given(prior)], "fast")
         assert found.evidence is not None
         heights.append(found.evidence.height)
     assert heights[0] > heights[1] + 1
@@ -113,15 +114,66 @@ def test_a_prior_that_shows_nothing_is_not_looked_through() -> None:
 
 
 def test_without_a_prior_narrow_fields_beside_the_centre_are_tried_too() -> None:
-    model = Same(-9.0)
-    find(model, scene(300, 400), None)
-    tried = max(model.batches)
-    assert tried == 16
-    given, free = (sum(batches) for batches in (_looks(PROTOCOL), _looks(None)))
-    assert free > given + 20
+    given_one, free = (sum(_looks(prior)) for prior in (PROTOCOL, None))
+    assert max(_looks(None)) == 16
+    assert free > given_one + 20
 
 
 def _looks(prior: NDArray[Any] | None) -> list[int]:
     model = Same(-9.0)
     find(model, scene(300, 400), prior)
     return model.batches
+
+
+@pytest.mark.parametrize(
+    ("effort", "prior", "sizes"),
+    [
+        ("fast", PROTOCOL, [128]),
+        ("auto", PROTOCOL, [128, 256]),
+        ("auto", None, [64, 128, 256]),
+        ("twice", PROTOCOL, [128, 256]),
+    ],
+)
+def test_what_is_certain_is_looked_at_coarse_then_fine(
+    effort: str, prior: NDArray[Any] | None, sizes: list[int]
+) -> None:
+    model = Same(5.0)
+    find(model, scene(192, 192), prior, plain(error_offset=9.0), effort=effort)
+    assert model.sizes == sizes
+
+
+@pytest.mark.parametrize(("width", "largest"), [(128, 256), (500, 512), (900, 1024), (3000, 1024)])
+def test_the_best_effort_looks_at_the_infrared_pictures_own_resolution(width: int, largest: int) -> None:
+    model = Same(5.0)
+    find(model, scene(400, 300), None, effort="best", size=(width, 3 * width // 4))
+    assert max(model.sizes) == largest
+
+
+def test_a_sharper_look_is_kept_only_if_it_is_as_certain() -> None:
+    class Blind(Same):
+        """Certain, but for frames of 512 px, where it goes astray."""
+
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            if n < 512:
+                return square_prior(n), 5.0, False
+            return torch.from_numpy(similarity(1.0, n / 4 + 9, n / 4)), self.fixed[1], False
+
+    start = similarity(0.4, 20, 20)
+    for precision, moved in ((5.0, True), (2.0, False)):
+        found = find(Blind(precision), scene(400, 300), start, effort="best", size=(512, 400))
+        assert torch.allclose(found.homography, torch.from_numpy(start)) is not moved
+        assert found.evidence is not None
+        assert found.evidence.agreement == pytest.approx(np.log(0.1)), "the evidence is that of the fine look"
+
+
+def test_a_fine_look_that_is_much_less_certain_is_not_kept() -> None:
+    class Blurred(Same):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            return torch.from_numpy(similarity(1.0, n / 4 + n / 128, n / 4)), 5.0 if n == 128 else -2.0, False
+
+    found = find(Blurred(), scene(192, 192), PROTOCOL)
+    assert found.evidence is not None
+    assert found.evidence.single == 1
+    assert found.homography[0, 2] == pytest.approx(33)

@@ -6,8 +6,10 @@ through it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -15,14 +17,29 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from homoreg.errors import InputError
-from homoreg.geometry import fit_matrix
+from homoreg.geometry import compose, fit_matrix
+from homoreg.imaging.metadata import placement as placement_of_metadata
+from homoreg.imaging.reading import Picture
+from homoreg.registration import Registration
 
-__all__ = ["Prior", "beside", "fields_of_view", "same_view", "scattered_fields", "spread_priors"]
+__all__ = [
+    "Guess",
+    "Orientation",
+    "Prior",
+    "beside",
+    "fields_of_view",
+    "given",
+    "same_view",
+    "scattered_fields",
+    "spread_priors",
+]
 
-Prior: TypeAlias = Literal["auto"] | ArrayLike | Tensor
+Prior: TypeAlias = Literal["auto", "same-view"] | float | ArrayLike | Tensor | Registration
+Orientation: TypeAlias = Literal["upright", "any"]
 Size: TypeAlias = tuple[int, int]
 
-FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45)  # infrared field of view over that of the RGB
+FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45, 0.33)  # infrared field of view over that of the RGB
+METADATA_SLACK = (1.0, 0.88, 1.14)  # factors: what files say of a field of view is seldom exact
 # Other starts: turned by degrees, scaled, and shifted by shares of the infrared picture's sides.
 BESIDE = (
     *((0.0, 1.0, x / 8, y / 8) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)),
@@ -36,6 +53,45 @@ SCATTERED = (
     *((0.45, x * 0.15, y * 0.15) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)),
     *((0.33, x * 0.2, y * 0.2) for x in (-1, 0, 1) for y in (-1, 0, 1)),
 )
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Where to look first in one pair.
+
+    Parameters
+    ----------
+    place
+        Gives the placement from the sizes (width, height) of the infrared and of the RGB picture; None to
+        look for it.
+    orientation
+        "any" also tries quarter turns and mirror images.
+    """
+
+    place: Callable[[Size, Size], Tensor] | None = None
+    orientation: Orientation = "upright"
+
+    def starts(self, ir: Picture, rgb: Picture) -> list[Tensor]:
+        """Placements to choose from, the likeliest first: what is given, else metadata, else all fields."""
+        if self.place is not None:
+            found = [self.place(ir.size, rgb.size)]
+        elif (told := placement_of_metadata(ir, rgb)) is not None:
+            found = [_scaled(torch.from_numpy(told), ir.size, factor) for factor in METADATA_SLACK]
+        else:
+            found = fields_of_view(ir.size, rgb.size)
+        if self.orientation == "any":
+            found = [_oriented(one, ir.size, k) for k in range(8) for one in found]
+        return found
+
+    def others(self, best: Tensor, ir: Picture, rgb: Picture) -> list[Tensor]:
+        """Placements to try after a best one that is not certain: that one first."""
+        # Without a prior, what was chosen is the best guess there is.
+        found = beside(best if self.place is None else self.place(ir.size, rgb.size), ir.size)
+        if self.place is None:
+            found += scattered_fields(ir.size, rgb.size)
+            if placement_of_metadata(ir, rgb) is not None:  # which may be wrong
+                found += fields_of_view(ir.size, rgb.size)
+        return found
 
 
 def same_view(ir: Size, rgb: Size) -> Tensor:
@@ -61,6 +117,26 @@ def _field(ir: Size, rgb: Size, ratio: float, right: float = 0.0, down: float = 
     return torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]], dtype=torch.float64)
 
 
+def _about_centre(ir: Size, linear: Sequence[Sequence[float]]) -> Tensor:
+    """Map of the infrared picture onto itself, (3, 3), that leaves its centre where it is."""
+    move = torch.eye(3, dtype=torch.float64)
+    move[:2, :2] = torch.tensor(linear, dtype=torch.float64)
+    centre = torch.tensor([(ir[0] - 1) / 2, (ir[1] - 1) / 2], dtype=torch.float64)
+    move[:2, 2] = centre - move[:2, :2] @ centre
+    return move
+
+
+def _scaled(placement: Tensor, ir: Size, factor: float) -> Tensor:
+    return placement @ _about_centre(ir, ((factor, 0), (0, factor)))
+
+
+def _oriented(placement: Tensor, ir: Size, index: int) -> Tensor:
+    """One of the eight symmetries of a square: quarter turns, from 4 on of the mirrored picture."""
+    c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[index % 4]
+    flip = -1 if index >= 4 else 1
+    return placement @ _about_centre(ir, ((c * flip, -s), (s * flip, c)))
+
+
 def beside(placement: Tensor, ir: Size) -> list[Tensor]:
     """The placement, and others shifted, turned and scaled in the frame of the infrared picture."""
     # In a square frame, so that a turn is one in the frames that the model sees.
@@ -78,48 +154,80 @@ def beside(placement: Tensor, ir: Size) -> list[Tensor]:
     return placements
 
 
-def spread_priors(prior: Any, count: int) -> list[Tensor | None]:
-    """One checked prior a pair; None stands for "auto".
+def spread_priors(prior: Any, orientation: Any, count: int) -> list[Guess]:
+    """One checked guess a pair.
 
     Raises
     ------
     InputError
-        If a prior is not usable or their number is neither one nor that of the pairs.
+        If a prior or the orientation is not usable, or the number of priors is neither one nor that of the
+        pairs.
     """
-    if isinstance(prior, list | tuple) and _are_priors(prior):
+    if orientation not in get_args(Orientation):
+        expected = " or ".join(map(repr, get_args(Orientation)))
+        raise InputError(f"orientation is {orientation!r}; expected {expected}")
+    if isinstance(prior, list | tuple) and _are_priors(prior, count):
         if len(prior) != count:
             raise InputError(
                 f"got {len(prior)} priors for {count} pairs; expected one for all or one for each"
             )
-        return [_check_prior(one) for one in prior]
-    return [_check_prior(prior)] * count
+        return [Guess(_check_prior(one), orientation) for one in prior]
+    return [Guess(_check_prior(prior), orientation)] * count
 
 
-def _are_priors(values: Sequence[Any]) -> bool:
-    """Whether a sequence holds priors rather than the rows of one."""
+def given(matrix: Any) -> Guess:
+    """Guess of a matrix (3, 3) from infrared px to RGB px, or of none."""
+    return Guess(None if matrix is None else _check_prior(matrix))
+
+
+def _are_priors(values: Sequence[Any], count: int) -> bool:
+    """Whether a sequence holds priors rather than the rows, or the numbers, of one matrix."""
+    numbers = (0,) if len(values) == count else ()
     try:
-        return all(isinstance(value, str) or np.ndim(value) == 2 for value in values)
+        return all(isinstance(one, str | Registration) or np.ndim(one) in (2, *numbers) for one in values)
     except ValueError:  # rows of unequal lengths
         return False
 
 
-def _check_prior(prior: Any) -> Tensor | None:
+_EXPECTED = (
+    'expected "auto", "same-view", the share of the RGB picture\'s width that the infrared picture covers '
+    "(a number, such as 0.5), a 3x3 matrix from infrared px to RGB px, or a Registration"
+)
+
+
+def _check_prior(prior: Any) -> Callable[[Size, Size], Tensor] | None:
     if isinstance(prior, str):
-        if prior == "auto":
-            return None
-        raise InputError(f'prior is {prior!r}; expected "auto" or a 3x3 matrix from infrared px to RGB px')
+        if prior in ("auto", "same-view"):
+            return same_view if prior == "same-view" else None
+        raise InputError(f"prior is {prior!r}; {_EXPECTED}")
+    if isinstance(prior, Registration):
+        return lambda ir, rgb: _carried_over(prior, ir, rgb)
     if isinstance(prior, Tensor):
         prior = prior.detach().cpu().numpy()
     try:
         matrix = np.asarray(prior, np.float64)
     except (TypeError, ValueError):
-        raise InputError(
-            f'prior is a {type(prior).__name__}; expected "auto" or a 3x3 matrix from infrared px to RGB px'
-        ) from None
+        raise InputError(f"prior is a {type(prior).__name__}; {_EXPECTED}") from None
+    if matrix.shape == ():
+        share = float(matrix)
+        if isinstance(prior, bool) or not 0.05 <= share <= 20:
+            raise InputError(f"prior is {prior!r}; as a share of the RGB picture's width expected 0.05 to 20")
+        return lambda ir, rgb: _field_of_width(ir, rgb, share)
     if matrix.shape != (3, 3):
         raise InputError(f"prior has shape {matrix.shape}; expected (3, 3), a map from infrared px to RGB px")
     if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
         raise InputError(
             f"prior {matrix.tolist()} is singular or not finite; expected an invertible homography"
         )
-    return torch.from_numpy(matrix / matrix[2, 2])
+    return lambda ir, rgb: torch.from_numpy(matrix / matrix[2, 2])
+
+
+def _field_of_width(ir: Size, rgb: Size, share: float) -> Tensor:
+    """Centred placement of an infrared picture that covers a share of the RGB picture's width."""
+    return _field(ir, rgb, share * math.sqrt(rgb[0] * ir[1] / (rgb[1] * ir[0])))
+
+
+def _carried_over(earlier: Registration, ir: Size, rgb: Size) -> Tensor:
+    """Placement of an earlier registration, for pictures of the same cameras in any size."""
+    homography = torch.from_numpy(earlier.homography.copy())
+    return compose(fit_matrix(earlier.rgb.size, rgb), homography, fit_matrix(ir, earlier.ir.size))

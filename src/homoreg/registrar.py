@@ -21,7 +21,7 @@ from homoreg.imaging.rjpeg import read_rjpeg
 from homoreg.models.base import HomographyModel
 from homoreg.models.storage import load_model
 from homoreg.pretrained import locate
-from homoreg.priors import Prior, spread_priors
+from homoreg.priors import Orientation, Prior, spread_priors
 from homoreg.registration import Registration
 from homoreg.search import SIZE, Effort, Finding, Search, check_effort
 from homoreg.trust import Trust
@@ -30,7 +30,7 @@ from homoreg.views import PairViews
 if TYPE_CHECKING:
     from homoreg.evaluation import Evaluation
 
-__all__ = ["Effort", "OnUnreliable", "Prior", "Registrar"]
+__all__ = ["Effort", "OnUnreliable", "Orientation", "Prior", "Registrar"]
 
 logger = logging.getLogger(__name__)
 
@@ -249,6 +249,7 @@ class Registrar:
         rgb: ImageLike,
         *,
         prior: Prior = "auto",
+        orientation: Orientation = "upright",
         effort: Effort = "auto",
         on_unreliable: OnUnreliable = "return",
     ) -> Registration:
@@ -260,12 +261,17 @@ class Registrar:
             Path, PIL image, array (H, W[, C]) or tensor ([C,] H, W); 8- or 16-bit or float; grey, RGB or
             RGBA; any two sizes.
         prior
-            First guess: a 3x3 matrix that maps infrared px to RGB px, or "auto", which compares
-            hypotheses about the two fields of view, centred on each other.
+            First guess: "auto" takes what the files say of their cameras, else compares hypotheses about
+            the two fields of view; "same-view" for pictures that show about the same; a number, the share
+            of the RGB picture's width that the infrared picture covers, both centred on each other; a 3x3
+            matrix that maps infrared px to RGB px; or an earlier Registration of the same two cameras, in
+            any sizes.
+        orientation
+            "any" also tries quarter turns and mirror images of the infrared picture.
         effort
-            How many looks to take: "fast" one, "auto" further ones and other starts where the evidence of
-            those before asks for them, "best" all of them always. A model that does not rate itself looks
-            once.
+            How many looks to take: "fast" one, "auto" a second in larger frames, and other starts where the
+            result would not be reliable, "best" all of these always and then larger frames, up to the
+            infrared picture's own resolution. A model that does not rate itself looks once.
         on_unreliable
             What to do where the result is not reliable: "return" it all the same, "warn" with
             :class:`~homoreg.errors.UnreliableWarning` as well, or "raise"
@@ -283,7 +289,9 @@ class Registrar:
         UnreliableError
             If the result is not reliable, with ``on_unreliable="raise"``.
         """
-        return self.register_many([(ir, rgb)], prior=prior, effort=effort, on_unreliable=on_unreliable)[0]
+        return self.register_many(
+            [(ir, rgb)], prior=prior, orientation=orientation, effort=effort, on_unreliable=on_unreliable
+        )[0]
 
     def register_rjpeg(
         self,
@@ -317,8 +325,6 @@ class Registrar:
             As for a single call.
         """
         both = read_rjpeg(path)
-        if isinstance(prior, str) and prior == "auto" and both.prior is not None:
-            prior = both.prior
         return self(both.thermal, both.visual, prior=prior, effort=effort, on_unreliable=on_unreliable)
 
     def register_many(
@@ -326,6 +332,7 @@ class Registrar:
         pairs: Iterable[tuple[ImageLike, ImageLike]],
         *,
         prior: Prior | Sequence[Prior] = "auto",
+        orientation: Orientation = "upright",
         effort: Effort = "auto",
         on_unreliable: OnUnreliable = "return",
         batch_size: int = 16,
@@ -368,14 +375,14 @@ class Registrar:
         if on_unreliable not in get_args(OnUnreliable):
             expected = ", ".join(map(repr, get_args(OnUnreliable)))
             raise InputError(f"on_unreliable is {on_unreliable!r}; expected one of {expected}")
-        priors = spread_priors(prior, len(listed))
+        guesses = spread_priors(prior, orientation, len(listed))
         search = Search(self.model, self.trust, self.device, self.find_starter)
         results: list[Registration] = []
         for first in range(0, len(listed), batch_size):
             chunk = listed[first : first + batch_size]
             views = [PairViews(read_image(ir, role="ir"), read_image(rgb, role="rgb")) for ir, rgb in chunk]
             _warn_of_swapped(views)
-            findings = search.run(views, priors[first : first + batch_size], effort)
+            findings = search.run(views, guesses[first : first + batch_size], effort)
             results += [self._result(*one) for one in zip(views, findings, strict=True)]
             _complain(results[first:], first, on_unreliable)
         return results

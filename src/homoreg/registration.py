@@ -351,13 +351,17 @@ class Registration:
             "rgb": _describe(self.rgb, self.rgb_tone),
         }
 
-    def save(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+    def save(
+        self, folder: str | os.PathLike[str], *, interpolation: Interpolation = "linear"
+    ) -> dict[str, Path]:
         """Write the warped image, its mask, the pictures and the numbers into a folder, all or nothing.
 
         Parameters
         ----------
         folder
             Created if it is not there. Files of these names are replaced.
+        interpolation
+            As for `warp`; "nearest" writes no count that the infrared image does not hold.
 
         Returns
         -------
@@ -369,11 +373,13 @@ class Registration:
 
         Raises
         ------
+        InputError
+            If the interpolation is unknown.
         OutputError
             If anything cannot be written, for instance because the disk is full. Nothing of this call is left
             behind.
         """
-        warped, mask = self.warp(return_mask=True)
+        warped, mask = self.warp(interpolation=interpolation, return_mask=True)
         if self.rgb.geo is not None:
             suffix, encoded = ".tif", encode_warped(warped, mask, self.rgb.geo)
         else:

@@ -5,13 +5,16 @@ look is the placement of the next. After each look the evidence (see :mod:`homor
 another is worth its time:
 
 1. without a prior, quick looks in small frames compare fields of view;
-2. a first look in full frames;
-3. a second look through the first answer, which also says how far both agree;
-4. where confidence is low, quick looks from other starts, of which the most certain are followed up.
+2. a first look in frames of the size that the model was trained with;
+3. a look through the first answer in frames twice as large, which refines it and says how far both agree;
+4. where the result would not be reliable, quick looks from other starts, of which the most certain are
+   followed up;
+5. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,10 +25,10 @@ import torch
 from torch import Tensor
 
 from homoreg.errors import InputError
-from homoreg.geometry import image_corners, square_prior, transform_points
+from homoreg.geometry import compose, image_corners, invert_homography, square_prior, transform_points
 from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyModel
-from homoreg.priors import beside, fields_of_view, same_view, scattered_fields
+from homoreg.priors import Guess, same_view
 from homoreg.structure import edge_agreement
 from homoreg.trust import Evidence, Trust
 from homoreg.views import PairViews
@@ -36,8 +39,11 @@ Effort: TypeAlias = Literal["fast", "auto", "best"]
 
 SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which placements are compared
-SLACK = 0.1  # log precision that a further look may lose and still be preferred
-CHUNK = 16  # pairs that go through the network together
+FINE_SIZE = 256  # of the frames in which an answer is refined
+MOST_SIZE = 1024  # of the largest frames there are
+SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
+CHUNK = 16  # pairs that go through the network together, of frames of SIZE
+APART = 3.0  # px at n = 128: answers closer than this are the same one
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,16 @@ class _Plan:
     """When a look is worth its time."""
 
     good_error: float  # px at n = 128: a first answer that expects less error is not looked at again
-    sure: float  # confidence from which no other starts are tried
-    followed: int  # other starts that are followed up
-    last_look: bool = False  # whether the answer is looked at once more in any case
+    followed: int  # other starts that are followed up where the result would not be reliable
+    always_others: bool = False  # whether other starts are tried in any case
+    own_resolution: bool = False  # whether frames grow up to the infrared picture's own resolution
 
 
 _PLANS: dict[str, _Plan] = {
-    "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0),
-    "auto": _Plan(good_error=0.25, sure=0.8, followed=3),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, last_look=True),
-    "twice": _Plan(good_error=0.0, sure=0.0, followed=0),  # for the calibration
+    "fast": _Plan(good_error=float("inf"), followed=0),
+    "auto": _Plan(good_error=0.1, followed=3),
+    "best": _Plan(good_error=0.0, followed=6, always_others=True, own_resolution=True),
+    "twice": _Plan(good_error=0.0, followed=0),  # for the calibration
 }
 
 
@@ -66,7 +72,10 @@ def check_effort(effort: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it."""
+    """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
+
+    Precision and spread are in px at n = 128, whatever the size of the frames.
+    """
 
     view: PairViews
     homography: Tensor
@@ -125,10 +134,11 @@ class Finding:
 class _Pair:
     """One pair on its way."""
 
-    def __init__(self, view: PairViews, prior: Tensor | None) -> None:
+    def __init__(self, view: PairViews, guess: Guess) -> None:
         self.view = view
-        self.free = prior is None
-        self.start = same_view(view.ir.size, view.rgb.size) if prior is None else prior
+        self.guess = guess
+        self.starts = guess.starts(view.ir, view.rgb)
+        self.start = self.starts[0] if guess.place else same_view(view.ir.size, view.rgb.size)
         self.best = _Candidate(view, self.start)
         self.history: list[_Candidate] = []
         self.status = ""
@@ -137,8 +147,12 @@ class _Pair:
         elif share_inside(view.to_rgb(self.start, SIZE).numpy(), (3 * SIZE // 2,) * 2, view.rgb.size) == 0:
             self.status = "outside"
 
+    def others(self) -> list[Tensor]:
+        """Placements to try where the best answer is not certain."""
+        return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
+
     def keep(self, candidate: _Candidate | None) -> None:
-        """Take a further look's answer, unless it is less certain."""
+        """Take a further look's answer, unless it is much less certain."""
         if candidate is not None and candidate.precision > self.best.precision - SLACK:
             self.best = candidate
 
@@ -185,25 +199,26 @@ class Search:
     def run(
         self,
         views: Sequence[PairViews],
-        priors: Sequence[Tensor | None],
+        guesses: Sequence[Guess],
         effort: Effort | Literal["twice"] = "auto",
     ) -> list[Finding]:
-        """Search each pair; ``priors`` are placements (3, 3), None to look for the field of view."""
-        pairs = [_Pair(view, prior) for view, prior in zip(views, priors, strict=True)]
+        """Search each pair from where its guess says."""
+        pairs = [_Pair(view, guess) for view, guess in zip(views, guesses, strict=True)]
         active = [pair for pair in pairs if not pair.status]
         if not self.model.rates_itself:  # nothing to rank by: the first answer is the answer
             self._look(active)
             return [pair.finish() for pair in pairs]
         plan = _PLANS[effort]
-        free = [pair for pair in active if pair.free]
-        self._scout(free, [fields_of_view(pair.view.ir.size, pair.view.rgb.size) for pair in free])
-        self._look([pair for pair in active if not pair.free])
-        self._look(free, refine=True, compare=False)
-        self._look([pair for pair in active if self._wants_second(pair, plan)], refine=True)
-        unsure = [pair for pair in active if self._confidence(pair) < plan.sure]
-        self._try_others(unsure, plan)
-        if plan.last_look:
-            self._look(active, refine=True)
+        choosing = [pair for pair in active if len(pair.starts) > 1]
+        self._scout(choosing)
+        self._look([pair for pair in active if len(pair.starts) == 1])
+        self._look(choosing, refine=True, compare=False)
+        self._look([pair for pair in active if self._wants_second(pair, plan)], FINE_SIZE, refine=True)
+        if plan.followed:
+            self._try_others([p for p in active if plan.always_others or self._is_unsure(p)], plan)
+        if plan.own_resolution:
+            self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
+            self._sharpen(active)
         return [pair.finish() for pair in pairs]
 
     def _confidence(self, pair: _Pair) -> float:
@@ -214,9 +229,12 @@ class Search:
             return plan.good_error == 0.0
         return not pair.best.answered or self.trust.expected_error(pair.best.evidence) >= plan.good_error
 
-    def _scout(self, pairs: list[_Pair], placements: list[list[Tensor]]) -> None:
-        """Compare placements of each pair in small frames and start from the answer to the best."""
-        for pair, found in zip(pairs, self._compare(pairs, placements), strict=True):
+    def _is_unsure(self, pair: _Pair) -> bool:
+        return self._confidence(pair) < self.trust.threshold
+
+    def _scout(self, pairs: list[_Pair]) -> None:
+        """Compare the starts of each pair in small frames and start from the answer to the best."""
+        for pair, found in zip(pairs, self._compare(pairs, [pair.starts for pair in pairs]), strict=True):
             if found:
                 pair.best = _Candidate(pair.view, found[0].homography)
 
@@ -231,35 +249,61 @@ class Search:
         found = [[answer for _ in tried if (answer := next(answers))] for tried in placements]
         return [sorted(one, key=lambda c: c.precision, reverse=True) for one in found]
 
-    def _look(self, pairs: list[_Pair], *, refine: bool = False, compare: bool = True) -> None:
+    def _look(self, pairs: list[_Pair], n: int = SIZE, *, refine: bool = False, compare: bool = True) -> None:
         """Look through the best placement so far, from where the model starts or from the placement."""
-        found = self._estimate([pair.best for pair in pairs], SIZE, refine=refine, compare=compare)
+        found = self._estimate([pair.best for pair in pairs], n, refine=refine, compare=compare)
         for pair, candidate in zip(pairs, found, strict=True):
             pair.keep(candidate)
             pair.note()
 
     def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
         """Quick looks from other starts; the most certain answers are followed up."""
-        placements = []
-        for pair in pairs:
-            # Without a prior, what the scouts chose is the best guess there is.
-            tried = beside(pair.best.homography if pair.free else pair.start, pair.view.ir.size)
-            if pair.free:
-                tried += scattered_fields(pair.view.ir.size, pair.view.rgb.size)
-            placements.append(tried)
-        rivals = self._compare(pairs, placements)
+        rivals = self._compare(pairs, [pair.others() for pair in pairs])
         jobs = [_Candidate(c.view, c.homography) for tried in rivals for c in tried[: plan.followed]]
-        answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
-        changed = []
+        answers = iter(self._estimate(jobs, SIZE, refine=True))
+        leading = []
         for pair, ranked in zip(pairs, rivals, strict=True):
             found = [answer for _ in ranked[: plan.followed] if (answer := next(answers))]
             best = max(found, key=lambda c: c.precision, default=None)
-            if best is not None and best.precision > pair.best.precision:
-                pair.best = best
-                changed.append(pair)
-        again = self._estimate([pair.best for pair in changed], SIZE, refine=True)
-        for pair, candidate in zip(changed, again, strict=True):
-            pair.keep(candidate)
+            if best is not None and (not pair.best.answered or self._is_elsewhere(best, pair.best)):
+                leading.append((pair, best))
+        again = self._estimate([best for _, best in leading], FINE_SIZE, refine=True)
+        for (pair, _), candidate in zip(leading, again, strict=True):
+            if candidate is not None and (
+                not pair.best.answered or self.trust.confidence(candidate.evidence) > self._confidence(pair)
+            ):
+                pair.best = candidate
+
+    @staticmethod
+    def _is_elsewhere(one: _Candidate, other: _Candidate) -> bool:
+        """Whether two answers differ by more than the reach of a refinement would mend."""
+        inside = compose(
+            one.view.to_template(SIZE),
+            invert_homography(other.homography),
+            one.homography,
+            invert_homography(one.view.to_template(SIZE)),
+        )
+        corners = image_corners(SIZE, SIZE, dtype=inside.dtype)
+        distance = (transform_points(inside, corners) - corners).norm(dim=-1).mean()
+        return not bool(distance < APART)
+
+    def _sharpen(self, pairs: list[_Pair]) -> None:
+        """Refine in ever larger frames, up to the infrared picture's own resolution.
+
+        The evidence stays that of the frames for which trust was fitted.
+        """
+        n = 2 * FINE_SIZE
+        while n <= MOST_SIZE:
+            chosen = [
+                pair
+                for pair in pairs
+                if pair.best.answered and max(pair.view.ir.size) > 0.75 * n and not self._is_unsure(pair)
+            ]
+            found = self._estimate([pair.best for pair in chosen], n, refine=True)
+            for pair, finer in zip(chosen, found, strict=True):
+                if finer is not None and finer.precision > pair.best.precision - SLACK:
+                    pair.best = dataclasses.replace(pair.best, homography=finer.homography)
+            n *= 2
 
     @torch.inference_mode()
     def _estimate(
@@ -276,8 +320,9 @@ class Search:
         ``refine`` starts from the placement itself; ``compare`` then keeps how far the answer went from it.
         """
         found: list[_Candidate | None] = []
-        for first in range(0, len(jobs), CHUNK):
-            part = jobs[first : first + CHUNK]
+        chunk = max(1, CHUNK * SIZE**2 // max(n, SIZE) ** 2)
+        for first in range(0, len(jobs), chunk):
+            part = jobs[first : first + chunk]
             template = torch.cat([job.view.template(n) for job in part]).to(self.device)
             search = torch.cat(
                 [job.frame if n == SIZE else job.view.search(job.homography, n) for job in part]
@@ -295,8 +340,9 @@ class Search:
                     found.append(None)
                     continue
                 agreement = float(np.log(0.1 + moved[k])) if refine and compare else None
-                spread = 0.5 * float(np.log(max(variance[k], 1e-12))) + float(np.log(SIZE / n))
-                found.append(_Candidate(job.view, homography, precisions[k], spread, agreement))
+                unit = float(np.log(n / SIZE))  # log of px of this frame per px at n = 128
+                spread = 0.5 * float(np.log(max(variance[k], 1e-12))) - unit
+                found.append(_Candidate(job.view, homography, precisions[k] + unit, spread, agreement))
         return found
 
     def _initial(self, template: Tensor, search: Tensor, *, refine: bool) -> Tensor | None:

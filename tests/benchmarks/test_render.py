@@ -15,7 +15,8 @@ from homoreg.plotting import box_plot
 from homoreg.synthesis.dataset import SkyDataSet
 from tests.scenes import write_set
 
-PAGE = f"before\n{render.BEGIN}\n{render.END}\nafter\n"
+PAGE = "before\n{}\n{}\nafter\n".format(*render.markers("results"))
+PLACE = "{}\n{}\n".format(*render.markers("published"))
 WEIGHTS = {"m120": b"one", "m70": b"two"}
 
 
@@ -45,8 +46,8 @@ def root(tmp_path: Path) -> Path:
         (folder / "model.safetensors").write_bytes(data)
         (folder / "README.md").write_text(PAGE)
     draw(tmp_path)
-    for page in ("README.md", "docs/evaluation.md"):
-        (tmp_path / page).write_text(PAGE)
+    (tmp_path / "README.md").write_text(PAGE)
+    (tmp_path / "docs" / "evaluation.md").write_text(PAGE + PLACE)
     assert run(tmp_path) == 0
     return tmp_path
 
@@ -91,7 +92,7 @@ def test_the_readme_holds_a_line_for_each_method(root: Path) -> None:
 
 
 def test_the_documentation_holds_every_column_and_the_budgets(root: Path) -> None:
-    lines = table_in(root / "docs" / "evaluation.md")
+    lines = table_in(root / "docs" / "evaluation.md")[: -2 - len(render.PUBLISHED)]
     assert lines[0][:3] == ["set (pairs)", "method", "mean"]
     assert lines[0][-2:] == ["doubted", "ms"]
     assert [line[0] for line in lines[2:8]] == ["city (2)", "", "", "park (3)", "", ""]
@@ -101,6 +102,23 @@ def test_the_documentation_holds_every_column_and_the_budgets(root: Path) -> Non
         ["m70", "two cores", "m120", f"`{digest}`", "600", "60 %", "72"],
         ["m120", "two cores", "–", lines[-1][3], "1,000", "100 %", "72"],
     ]
+
+
+def test_ours_stand_beside_what_others_published(root: Path) -> None:
+    rows = [dict(row) for row in rows_of(root)]
+    for row in rows:
+        row["set"] = {"city": "uav_thermal"}.get(row["set"], row["set"])
+    table = render.published(rows).splitlines()
+    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    assert header[1:4] == [one for one in header if one.startswith("published: ")]
+    assert header[4:] == ["measured here: uav_thermal", "measured here: aerial_nir"]
+    by_name = {line[0]: line[1:] for line in lines}
+    own = next(row for row in rows if row["method"] == "m120" and row["set"] == "uav_thermal")
+    assert by_name["M120"] == [
+        "145.8, –", "–", "–", f"{float(own['mean']):.2f}, {float(own['median']):.2f}", "–",
+    ]  # fmt: skip
+    assert by_name["VisIRNet"] == ["–", "3.83, 3.46", "24.76, 24.88", "–", "–"]
+    assert table_in(root / "docs" / "evaluation.md")[-len(lines) :][0][0] == lines[0][0]
 
 
 def test_a_card_is_about_its_model(root: Path) -> None:
@@ -174,3 +192,6 @@ def test_a_picture_of_other_errors(root: Path, capsys: pytest.CaptureFixture[str
 def test_a_page_that_lost_its_markers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "README.md").write_text("no results here")
     assert "README.md has no place for results" in problem(root, capsys)
+    (root / "README.md").write_text(PAGE)
+    (root / "docs" / "evaluation.md").write_text(PAGE)
+    assert "docs/evaluation.md has no place for published" in problem(root, capsys)

@@ -25,8 +25,8 @@ def main() -> int:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items()))
     sys.stdout.write("".join(f"{failure}\n" for failure in report.failures))
     sys.stdout.write(
-        f"{counts}; {len(report.failures)} failures; slowest {report.slowest:.2f} s of processor time, "
-        f"largest {report.peak / 2**20:.0f} MiB\n"
+        f"{counts}; {len(report.failures)} failures; slowest {report.slowest:.2f} s, "
+        f"at most {report.peak / 2**20:.0f} MiB resident\n"
     )
     return 1 if report.failures else 0
 

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from tests.fuzz.seeds import seeds, tiff_chain
+from tests.fuzz.seeds import seeds, tiff_chain, tiff_pile
 
 SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".bmp", ".npy", ".ppm", ".txt", "")
 # What arithmetic on sizes trips over.
@@ -27,6 +27,10 @@ def case(seed: int, index: int) -> tuple[str, bytes]:
         return name, data
     if rng.random() < 0.02:
         return "chain.tif", tiff_chain(int(rng.choice([1, 100, 5000, 70_000])), loop=bool(rng.random() < 0.5))
+    if rng.random() < 0.004:
+        return "pile.tif", tiff_pile(int(rng.choice([1, 100, 5000, 70_000])))
+    if rng.random() < 0.01:
+        return name, b""
     for _ in range(int(rng.integers(1, 4))):
         data = _mutate(rng, data)
     if data.startswith(b"\x89PNG") and rng.random() < 0.7:

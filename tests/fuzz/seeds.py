@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 
-from tests.imaging.pictures import Array, colour, counts, exif, grey
+from tests.imaging.pictures import HEIGHT, WIDTH, Array, colour, counts, exif, grey
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -34,7 +34,9 @@ def camera_exif(**values: float) -> PIL.Image.Exif:
     tags = exif(6)
     tags[0x10F], tags[0x110] = "DJI", "M3T"
     inner = {0x920A: values.get("focal_length", 9.1), 0xA405: values.get("equivalent", 40)}
-    tags.get_ifd(0x8769).update(inner | {0xA404: 1.0, 0xA002: 640, 0xA20E: 83.0, 0xA210: 4})
+    inner |= {0xA003: values["height"]} if "height" in values else {}
+    inner |= {0xA002: values.get("width", 640), 0xA404: 1.0, 0xA20E: 83.0, 0xA210: 4}
+    tags.get_ifd(0x8769).update(inner)
     return tags
 
 
@@ -47,7 +49,7 @@ def flir_block(raw: Array, visual: bytes, *, png: bool, real_to_ir: float = 1.5)
     height, width = raw.shape
     body = encoded(raw.byteswap(), "PNG") if png else raw.astype("<u2").tobytes()
     image = struct.pack("<HHH", 2, width, height) + bytes(26) + body
-    embedded = struct.pack("<HHH", 2, 60, 36) + bytes(26) + visual
+    embedded = struct.pack("<HHH", 2, WIDTH, HEIGHT) + bytes(26) + visual
     camera = bytearray(1000)
     camera[212:220] = b"FLIR E60"
     struct.pack_into("<f", camera, 436, 25.0)
@@ -87,6 +89,17 @@ def tiff_chain(count: int, *, loop: bool) -> bytes:
     following = [start + size * number for number in range(1, count)] + [start if loop else 0]
     chain = b"".join(head + struct.pack("<I", position) for position in following)
     return b"II*\0" + struct.pack("<I", start) + pixels + chain
+
+
+def tiff_pile(count: int) -> bytes:
+    """TIFF of directories that lie over each other, each of very many entries."""
+    claimed = 2**15 - 1  # entries of each: what is two bytes of its own number is the next one's number
+    first, after = 8, 8 + 2 + 12 * claimed
+    data = bytearray(after + 4 * count)
+    data[:8] = b"II*\0" + struct.pack("<I", first)
+    data[8 : 8 + 4 * count] = struct.pack("<H", claimed) * (2 * count)
+    data[after:] = b"".join(struct.pack("<I", first + 4 * number) for number in range(1, count + 1))
+    return bytes(data)
 
 
 def _npy(pixels: Array) -> bytes:

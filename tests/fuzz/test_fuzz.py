@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from pathlib import Path
@@ -46,11 +47,11 @@ def test_checksums_are_made_right(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_refused_one_by_one() -> None:
-    report = harness.run(300, seed=2)
+    report = harness.run(600, seed=2)
     assert report.failures == []
-    assert sum(report.outcomes.values()) == 300
-    assert report.outcomes["refused"] > 100
-    assert report.outcomes["picture"] > 20
+    assert sum(report.outcomes.values()) == 600
+    assert report.outcomes["refused"] > 200
+    assert report.outcomes["picture"] > 40
 
 
 # --- the harness notices -----------------------------------------------------------------------------------
@@ -113,3 +114,25 @@ def test_a_child_without_a_sign_of_life_is_killed(tmp_path: Path, monkeypatch: p
     report = harness.run(1, seed=1)
     assert report.outcomes == {"crash": 1}
     assert "the child died with -9" in report.failures[0]
+
+
+def test_a_slow_case_is_read_again_and_then_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([3.0, 0.1, 3.0, 2.5])  # the first one was held up, the second one is slow
+    monkeypatch.setattr(harness, "_timed", lambda *_: (next(taken), ("refused", [])))
+    monkeypatch.setattr(harness, "_limit_memory", lambda: None)
+    harness.child(1, 3, seed=1)
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["failed"], first["seconds"]) == ([], 0.1)
+    assert second["failed"] == ["took 2.5 s, twice"]
+
+
+def test_too_much_memory_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "_timed", lambda *_: (0.1, ("picture", [])))
+    monkeypatch.setattr(harness, "_limit_memory", lambda: None)
+    monkeypatch.setattr(harness, "MEMORY", 2**20)
+    harness.child(1, 2, seed=1)
+    assert "MiB are resident" in json.loads(capsys.readouterr().out)["failed"][0]

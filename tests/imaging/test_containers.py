@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import time
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -82,3 +84,44 @@ def test_jpeg_markers_inside_the_image_data_are_not_the_end() -> None:
 def test_noise_raises_nothing_else(start: bytes, rest: bytes) -> None:
     with contextlib.suppress(BrokenFileError):
         assert inspect(start + rest).orientation in range(1, 9)
+
+
+def many_parts(kind: str, count: int) -> bytes:
+    """File of very many parts without content, before those that matter."""
+    data = encoded(kind, 6)
+    if kind == "PNG":
+        part = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
+        return data[:8] + part * count + data[8:]
+    if kind == "JPEG":
+        return data[:2] + b"\xff\xe5\0\2" * count + data[2:]
+    body = data[12:] + b"teSt\0\0\0\0" * count
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_very_many_parts_take_no_time(kind: str) -> None:
+    assert inspect(many_parts(kind, 1000)).size == (WIDTH, HEIGHT)
+    start = time.process_time()
+    with contextlib.suppress(BrokenFileError):
+        inspect(many_parts(kind, 2_000_000))
+    assert time.process_time() - start < 2
+
+
+def test_of_several_exif_blocks_the_first_counts() -> None:
+    data = encoded("JPEG", 6)
+    tags = exif(3).tobytes()
+    second = b"\xff\xe1" + struct.pack(">H", len(tags) + 2) + tags
+    (length,) = struct.unpack_from(">H", data, data.index(b"\xff\xe1") + 2)
+    behind = data.index(b"\xff\xe1") + 2 + length
+    assert inspect(data[:behind] + second + data[behind:]).orientation == 6
+    assert inspect(data[:2] + second + data[2:]).orientation == 3
+
+
+def test_transparent_colours_of_fewer_bits_are_left_out() -> None:
+    """They are scaled when they are decoded, and the key is not."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(colour()[..., 0] > 99).save(stream, "PNG", transparency=1)
+    assert inspect(stream.getvalue()).transparent == ()
+    stream = io.BytesIO()
+    PIL.Image.fromarray(colour()[..., 0]).save(stream, "PNG", transparency=7)
+    assert inspect(stream.getvalue()).transparent == (7,)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from homoreg.errors import ImageReadError, InputError
+from homoreg.imaging.containers import inspect
 from homoreg.imaging.geo import GeoReference, encode_geotiff, is_georeferenced, read_georeference
 from homoreg.imaging.reading import read_image
+from homoreg.imaging.tiff import Tiff
 from homoreg.imaging.tone import fit_tone
 from homoreg.registration import Registration
 from tests.fuzz.seeds import encoded
@@ -140,6 +142,50 @@ def test_of_more_bands_the_first_three_and_alpha_count(tmp_path: Path) -> None:
     )
     masked = read_image(tmp_path / "alpha.tif").mask
     np.testing.assert_array_equal(masked, alpha[0] > 0)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 10, 12, 14])
+def test_few_bits_a_sample(tmp_path: Path, bits: int) -> None:
+    """Sensors' counts stay counts; what is under 8 bits is a picture, and fills them."""
+    dtype = np.uint8 if bits < 8 else np.uint16
+    values = (counts() % 2**bits).astype(dtype)
+    (tmp_path / "a.tif").write_bytes(geotiff(values[None], nbits=bits))
+    scale = 255 // (2**bits - 1) if bits < 8 else 1
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, values * dtype(scale))
+
+
+def test_half_floats(tmp_path: Path) -> None:
+    kelvin = (counts() / 32).astype(np.float16).astype(np.float32)
+    (tmp_path / "a.tif").write_bytes(geotiff(kelvin[None], nbits=16))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", role="ir").pixels, kelvin)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_mask_within_a_file_is_read(tmp_path: Path, dtype: Any) -> None:
+    valid = np.ones((HEIGHT, WIDTH), np.bool_)
+    valid[:5, :7] = False
+    data = encode_geotiff(colour().astype(dtype), GeoReference(transform=TRANSFORM), valid=valid)
+    (tmp_path / "a.tif").write_bytes(data)
+    picture = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(picture.pixels, colour())
+    np.testing.assert_array_equal(picture.mask, valid)
+    assert inspect(data).mask_page == 1
+    assert inspect(geotiff(planes())).mask_page == 0
+
+
+def test_a_damaged_mask_does_not_cost_the_picture(tmp_path: Path) -> None:
+    valid = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 > 0
+    data = bytearray(encode_geotiff(colour(), GeoReference(transform=TRANSFORM), valid=valid))
+    tiff = Tiff.parse(bytes(data))
+    assert tiff is not None
+    directory = tiff.directory(tiff.pages()[1])
+    assert directory is not None
+    start = directory.whole(324) or directory.whole(273)
+    data[start : start + 20] = b"\xff" * 20
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    picture = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(picture.pixels, colour())
+    assert picture.mask is None
 
 
 def test_a_file_that_lies_nowhere(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homoreg.errors import ImageReadError, InputError
+from homoreg.imaging.containers import inspect
 from homoreg.imaging.reading import Picture, Role, read_image
 from tests.imaging.pictures import HEIGHT, WIDTH, Array, colour, counts, exif, grey, save
 
@@ -105,6 +106,39 @@ def test_alpha_becomes_the_mask(tmp_path: Path, suffix: str) -> None:
     assert picture.mask is not None
     assert not picture.mask[:5].any()
     assert picture.mask[5:].all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_alpha_beside_grey(tmp_path: Path, suffix: str) -> None:
+    alpha = np.where(grey() > 90, 255, 0).astype(np.uint8)
+    options = {"lossless": True} if suffix == ".webp" else {}
+    picture = read_image(save(tmp_path / f"a{suffix}", np.dstack([grey(), alpha]), **options))
+    np.testing.assert_array_equal(picture.mask, alpha > 0)
+    np.testing.assert_array_equal(picture.pixels[..., 1][alpha > 0], grey()[alpha > 0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_alpha_of_16_bits(tmp_path: Path, suffix: str) -> None:
+    """As OpenCV writes it: its TIFFs do not say that the fourth channel is alpha."""
+    alpha = np.where(grey() > 90, 65535, 0).astype(np.uint16)
+    colours = np.dstack([counts(), counts() + 1, counts() + 2])
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), np.dstack([colours[..., ::-1], alpha]))
+    picture = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(picture.pixels, colours)
+    np.testing.assert_array_equal(picture.mask, alpha > 0)
+
+
+def test_a_colour_of_a_png_that_stands_for_nothing(tmp_path: Path) -> None:
+    key = int(grey()[0, 0])
+    picture = read_image(save(tmp_path / "grey.png", grey(), transparency=key))
+    np.testing.assert_array_equal(picture.pixels, grey())
+    np.testing.assert_array_equal(picture.mask, grey() != key)
+    pixel = colour()[3, 4]
+    shown = read_image(save(tmp_path / "colour.png", colour(), transparency=tuple(map(int, pixel)))).mask
+    np.testing.assert_array_equal(shown, (colour() != pixel).any(axis=2))
+    quantised = PIL.Image.fromarray(colour()).quantize(16)
+    quantised.save(tmp_path / "palette.png", transparency=3)
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png").mask, np.asarray(quantised) != 3)
 
 
 def test_trailing_bytes_after_a_whole_file_are_ignored(tmp_path: Path) -> None:
@@ -518,6 +552,55 @@ def test_tiles_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(100))
     with pytest.raises(ImageReadError, match="its tiles are larger than its picture"):
         read_image(tmp_path / "a.tif")
+
+
+def bomb(width: int, height: int, bits: int, colour: int) -> bytes:
+    """PNG that is whole but for its pixels, which could be there: so many zeros deflate to little."""
+
+    def part(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", bytes(2**21)) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("bits", "colour"), [(8, 6), (16, 2), (16, 4), (8, 3)])
+def test_more_bytes_than_may_be_decoded_are_refused_before_decoding(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bits: int,
+    colour: int,
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    (tmp_path / "a.png").write_bytes(bomb(16_384, 16_384, bits, colour))
+    assert "MB when decoded; at most 805 MB are accepted" in refused(tmp_path / "a.png", capfd)
+
+
+def test_the_bytes_of_a_pixel_by_format(tmp_path: Path) -> None:
+    rgba = np.dstack([colour(), grey()])
+    expected: list[tuple[Array, str, int]] = [
+        (grey(), "PNG", 1),
+        (counts(), "PNG", 2),
+        (colour(), "PNG", 3),
+        (rgba, "PNG", 4),
+        (grey(), "JPEG", 1),
+        (colour(), "JPEG", 3),
+        (counts(), "TIFF", 2),
+        (counts().astype(np.float32), "TIFF", 4),
+        (rgba, "TIFF", 4),
+        (colour(), "WEBP", 3),
+        (rgba, "WEBP", 4),
+        (colour(), "BMP", 3),
+        (rgba, "BMP", 4),
+        (counts(), "PPM", 2),
+        (colour(), "PPM", 3),
+    ]
+    for pixels, kind, count in expected:
+        for options in ({"lossless": True}, {}) if kind == "WEBP" else ({},):
+            stream = io.BytesIO()
+            PIL.Image.fromarray(pixels).save(stream, kind, **options)
+            assert inspect(stream.getvalue()).pixel_bytes == count, (kind, pixels.dtype, pixels.shape)
 
 
 def test_running_out_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,12 @@ from homoreg.errors import ImageReadError, InputError
 from homoreg.imaging.colour import is_luma_chroma, ycbcr_to_rgb
 from homoreg.imaging.containers import inspect
 from homoreg.imaging.flir import parse_flir
+from homoreg.imaging.metadata import placement
 from homoreg.imaging.reading import read_image
 from homoreg.imaging.rjpeg import read_rjpeg
+from homoreg.imaging.tone import fit_tone
 from homoreg.registrar import Registrar
+from homoreg.registration import Registration
 from tests.fuzz.seeds import encoded, flir_block, flir_jpeg
 from tests.imaging.pictures import HEIGHT, WIDTH, Array, colour, counts
 
@@ -179,7 +182,47 @@ def test_temperatures_of_a_real_camera_s_file() -> None:
     assert (np.diff(kelvin.reshape(-1)[order]) >= -1e-3).all()
 
 
-def test_the_registrar_starts_where_the_camera_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warped_temperatures_are_right() -> None:
+    """Temperatures and counts go the same way, so that those of a warped picture can be looked up."""
+    pytest.importorskip("flyr")
+    both = read_rjpeg(TOWER / "original_radiometric.jpg")
+    assert both.prior is not None
+    registration = Registration.build(
+        both.prior,
+        ir=both.thermal,
+        rgb=both.visual,
+        ir_tone=fit_tone(both.thermal, "ir"),
+        rgb_tone=fit_tone(both.visual, "rgb"),
+        expected_error=1.0,
+        confidence=0.9,
+        reliable=True,
+        model="test",
+    )
+    kelvin = both.temperatures()
+    counts, valid = registration.warp(interpolation="nearest", return_mask=True)
+    warped = registration.warp(kelvin, interpolation="nearest", fill=np.nan)
+    assert counts.dtype == np.uint16
+    assert warped.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(warped), ~valid)
+    known = dict(zip(both.thermal.pixels.ravel().tolist(), kelvin.ravel().tolist(), strict=True))
+    expected = [known[count] for count in counts[valid].tolist()]
+    np.testing.assert_allclose(warped[valid], expected, atol=1e-4)
+
+
+def test_the_shown_picture_of_a_real_camera_lies_where_its_counts_do() -> None:
+    shown, visual = read_image(TOWER / "original_radiometric.jpg"), read_image(TOWER / "rgb.png")
+    both = read_rjpeg(TOWER / "original_radiometric.jpg")
+    place = placement(shown, visual)
+    assert place is not None
+    assert both.prior is not None
+    resize = np.diag([180 / 240, 180 / 240, 1.0])
+    resize[:2, 2] = (180 / 240 - 1) / 2
+    np.testing.assert_allclose(place, both.prior @ resize, atol=1e-9)
+
+
+def test_the_registrar_gets_both_pictures_and_where_the_camera_says_that_they_lie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(Registrar, "__call__", lambda self, *pair, **options: seen.append((pair, options)))
     registrar = object.__new__(Registrar)
@@ -187,7 +230,11 @@ def test_the_registrar_starts_where_the_camera_says(monkeypatch: pytest.MonkeyPa
     registrar.register_rjpeg(TOWER / "original_radiometric.jpg", prior=np.eye(3), effort="fast")
     (thermal, visual), options = seen[0]
     assert (thermal.pixels.dtype, thermal.size, visual.size) == (np.uint16, (180, 180), (480, 480))
-    np.testing.assert_array_equal(options["prior"], read_rjpeg(TOWER / "original_radiometric.jpg").prior)
+    assert options["prior"] == "auto"
+    told, expected = placement(thermal, visual), read_rjpeg(TOWER / "original_radiometric.jpg").prior
+    assert told is not None
+    assert expected is not None
+    np.testing.assert_array_equal(told, expected)
     np.testing.assert_array_equal(seen[1][1]["prior"], np.eye(3))
     assert seen[1][1]["effort"] == "fast"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homoreg.imaging.tiff import MAX_PAGES, Directory, Tiff
-from tests.fuzz.seeds import encoded, tiff_chain
+from tests.fuzz.seeds import encoded, tiff_chain, tiff_pile
 from tests.imaging.pictures import HEIGHT, WIDTH, counts
 
 
@@ -141,3 +143,23 @@ def test_damage_is_never_an_exception(place: int, value: bytes, cut: int) -> Non
         for tag in directory.entries:
             directory.numbers(tag)
             directory.text(tag)
+
+
+@pytest.mark.parametrize("make", [lambda: tiff_chain(70_000, loop=True), lambda: tiff_pile(80_000)])
+def test_a_deep_chain_takes_no_time(make: Callable[[], bytes]) -> None:
+    tiff = Tiff.parse(make())
+    assert tiff is not None
+    start = time.process_time()
+    pages = tiff.pages()
+    tiff.directory(tiff.first)
+    assert time.process_time() - start < 1
+    assert len(pages) in (0, MAX_PAGES)
+
+
+def test_more_entries_than_a_picture_has_are_damage() -> None:
+    entry = (1, 3, 1, b"\1\0\0\0")
+    for count, known in ((4096, True), (4097, False)):
+        tiff = Tiff.parse(structure("<", [entry] * count))
+        assert tiff is not None
+        assert bool(tiff.pages()) is known
+        assert (tiff.directory(tiff.first) is not None) is known

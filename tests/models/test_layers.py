@@ -167,7 +167,20 @@ def test_standardized_channels_have_no_mean_and_unit_deviation() -> None:
     standard = standardize(image)
     torch.testing.assert_close(standard.mean((-2, -1)), torch.zeros(2, 3, dtype=torch.float64))
     assert ((standard.std((-2, -1)) - 1).abs() < 0.01).all()
-    assert not standardize(torch.full((1, 1, 8, 8), 0.25)).any()
+    exact = standardize(image, floor=0.0)
+    assert exact.std((-2, -1), correction=0).flatten().tolist() == pytest.approx([1] * 6)
+
+
+def test_a_constant_channel_becomes_zero_and_has_a_finite_gradient() -> None:
+    image = noise(2, 3, 8, 8)
+    image[1, 1] = 0.25
+    image.requires_grad_()
+    standard = standardize(image)
+    assert not standard[1, 1].any()
+    assert standard[1, 0].any()
+    standard.square().sum().backward()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
 
 
 def test_edges_are_the_same_in_both_polarities_and_follow_a_shift() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from homoreg.geometry import compose, image_corners, is_plausible, pad_matrix, square_prior, transform_points
 from homoreg.losses import per_pair_corner_error
+from homoreg.models.layers import standardize
 from homoreg.models.lucas_kanade import (
     WORST,
     Alignment,
@@ -19,7 +20,6 @@ from homoreg.models.lucas_kanade import (
     coarse_to_fine,
     reduce_pair,
     sound_start,
-    standardize,
 )
 from tests.geometry.maps import double, random_maps
 from tests.models.contract import pairs
@@ -274,15 +274,6 @@ def test_pairs_are_reduced_to_the_side(n: int, factor: int) -> None:
     assert template.shape[-1] == n // factor
     assert search.shape[-1] == 3 * n // (2 * factor)
     assert template.shape[-1] % 8 == search.shape[-1] % 4 == 0
-
-
-def test_standardize() -> None:
-    image = torch.rand(2, 3, 8, 8, dtype=torch.float64) * 40 + 7
-    image[1, 1] = 5.0
-    out = standardize(image, floor=0.0)
-    torch.testing.assert_close(out.mean(dim=(-2, -1)), torch.zeros(2, 3).double(), atol=1e-9, rtol=0)
-    assert out[0].std(dim=(-2, -1), correction=0).tolist() == pytest.approx([1, 1, 1])
-    assert not standardize(image)[1, 1].any()
 
 
 def test_a_price_on_leaving_the_start_holds_back() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from homoreg.models import (
     list_architectures,
     list_models,
 )
+from homoreg.pins import PINS
+from homoreg.pretrained import is_embedded, locate
 from homoreg.training.objectives import get_objective
 
 
@@ -30,6 +33,19 @@ def test_models_are_listed_by_pattern() -> None:
     assert list_models("m120") == ["m120"]
     assert list_models("m*") == [name for name in list_models() if name.startswith("m")]
     assert list_models("none*") == []
+
+
+def test_the_documentation_says_where_each_model_is_and_how_large() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    found = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert sorted(found) == list_models()
+    for name, (_, architecture, place, size, kind) in found.items():
+        weights = locate(name).folder / "model.safetensors"
+        assert architecture == f"`{PINS[name].architecture}`"
+        assert (place == "in the package") == is_embedded(name)
+        assert float(size.split()[0]) == round(weights.stat().st_size / 1e6, 1), name
+        assert (kind == "int8") == (b'"dtype":"I8"' in weights.read_bytes()[:100_000])
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -75,7 +91,7 @@ def test_an_unknown_architecture_is_named() -> None:
     [
         (
             {"width3": 24},
-            "unknown m config key 'width3'; known keys: heads, hidden, ",
+            "unknown m config key 'width3'; known keys: ",
         ),
         ({"width2": "24"}, "m config width2 is '24'; expected a value like 24"),
         ({"width2": 24.0}, "m config width2 is 24.0; expected a value like 24"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from homoreg.models.registry import build
 from homoreg.training.checkpoint import Checkpoint, load_checkpoint
@@ -50,6 +50,17 @@ def short(**changes: Any) -> Recipe:
 def build_tiny(architecture: str, _config: dict[str, Any] | None = None) -> Any:
     """Stand-in for `build` that takes the small config."""
     return build(architecture, TINY)
+
+
+class Wrapper(nn.Module):
+    """What data parallelism does, as far as callers can tell."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return self.module(*args, **options)
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -25,6 +25,7 @@ def checkpoint(step: int = 7) -> Checkpoint:
         optimizer=optimizer.state_dict(),
         losses=[0.5, 0.25],
         errors=[3.0, 2.0],
+        samples=28,
     )
 
 
@@ -50,10 +51,11 @@ def test_the_last_one_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> No
     assert list(everything_below(tmp_path)) == ["c.pt"]
 
 
-def test_one_without_the_figures_of_the_epoch_so_far(tmp_path: Path) -> None:
-    values = {k: v for k, v in vars(checkpoint()).items() if k not in ("losses", "errors")}
+def test_one_of_before_samples_and_the_figures_of_the_epoch_were_kept(tmp_path: Path) -> None:
+    values = {k: v for k, v in vars(checkpoint()).items() if k not in ("losses", "errors", "samples")}
     torch.save({"format": 1, **values}, tmp_path / "c.pt")
-    assert load_checkpoint(tmp_path / "c.pt").losses == []
+    old = load_checkpoint(tmp_path / "c.pt")
+    assert (old.losses, old.errors, old.samples) == ([], [], None)
 
 
 def test_a_full_disk_keeps_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

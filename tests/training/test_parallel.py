@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from homoreg.errors import ConfigError
+from homoreg.training.loop import train
 from homoreg.training.parallel import Parallel
 from tests.scenes import write_pairs
-from tests.training.runs import ROOT, checkpoint_of, environment, rows
+from tests.training.runs import ROOT, build_tiny, checkpoint_of, environment, rows, short
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def test_alone() -> None:
     parallel = Parallel(None, "auto")
     assert parallel.device == torch.device("cpu")
     assert (parallel.world, parallel.rank) == (1, 0)
+    assert parallel.describe() == {"processes": 1, "device": "cpu", "precision": "float32"}
     model = nn.Linear(2, 1)
     assert parallel.prepare(model) is model
     assert parallel.any(True)
@@ -45,7 +47,9 @@ def test_alone() -> None:
 )
 def test_precision_on_a_cpu(precision: str, expected: torch.dtype) -> None:
     x = torch.ones(2, 2)
-    with Parallel("cpu", precision).autocast():
+    parallel = Parallel("cpu", precision)
+    assert parallel.describe()["precision"] == str(expected).removeprefix("torch.")
+    with parallel.autocast():
         assert (x @ x).dtype == expected
     assert (x @ x).dtype == torch.float32
 
@@ -55,6 +59,7 @@ def test_precision_on_a_cpu(precision: str, expected: torch.dtype) -> None:
 def test_cuda_is_taken_where_there_is_one() -> None:
     parallel = Parallel(None, "auto")
     assert parallel.device.type == "cuda"
+    assert parallel.describe()["device"] == torch.cuda.get_device_name()
     x = torch.ones(2, 2, device="cuda")
     with parallel.autocast():
         assert (x @ x).dtype == torch.bfloat16
@@ -115,9 +120,10 @@ def prepare(self, model, before=parallel.Parallel.prepare):
     return self.wrapped
 
 parallel.Parallel.backward, parallel.Parallel.prepare = backward, prepare
-recipe = short(epochs=1, samples_per_epoch=8, batch_size=4, snapshots=(), validate_every=1)
+recipe = short(epochs=1, samples_per_epoch=12, batch_size=4, snapshots=(), validate_every=1)
 losses = []
-result = loop.train(recipe, [pairs], out, device="cpu", progress=lambda *a: losses.append(a))
+options = {"device": "cpu", "resume": True, "progress": lambda *a: losses.append(a)}
+result = loop.train(recipe, [pairs], out, **options)
 (out / f"rank{rank}.json").write_text(
     json.dumps({"step": result.step, "finished": result.finished, "digests": digests, "calls": len(losses)})
 )
@@ -125,24 +131,33 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_take_one_step_together(tmp_path: Path) -> None:
-    """Under torchrun the gradients are the same in both, and one of them writes the run."""
+def test_two_processes_take_one_step_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun the gradients are the same in both, and one of them writes the run.
+
+    The run was begun by one process: others may take it over.
+    """
     pytest.importorskip("accelerate")
-    pairs = write_pairs(tmp_path / "pairs", 4)
+    pairs, run = write_pairs(tmp_path / "pairs", 4), tmp_path / "run"
+    monkeypatch.setattr("homoreg.training.loop.build", build_tiny)
+    recipe = short(epochs=1, samples_per_epoch=12, batch_size=4, snapshots=(), validate_every=1)
+    train(recipe, [pairs], run, device="cpu", max_steps=1)
     (tmp_path / "two.py").write_text(SCRIPT)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        str(tmp_path / "two.py"), str(pairs), str(tmp_path / "run"),
+        str(tmp_path / "two.py"), str(pairs), str(run),
     ]  # fmt: skip
     variables = environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / "run" / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first["step"] == second["step"] == 2
+    first, second = (json.loads((run / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["step"] == second["step"] == 3
     assert first["finished"]
     assert second["finished"]
     assert first["digests"] == second["digests"]
     assert len(set(first["digests"])) == 2
     assert (first["calls"], second["calls"]) == (2, 0)
-    assert checkpoint_of(tmp_path / "run").step == 2
-    assert [(row["step"], row["samples"]) for row in rows(tmp_path / "run")] == [("2", "8")]
+    assert (checkpoint_of(run).step, checkpoint_of(run).samples) == (3, 12)
+    assert [(row["step"], row["samples"]) for row in rows(run)] == [("3", "12")]
+    stretches = json.loads((run / "run.json").read_text())["ran_on"]
+    assert [(one["from_step"], one["processes"]) for one in stretches] == [(0, 1), (1, 2)]
+    assert "goes on from step 1 with {'processes': 2" in done.stderr

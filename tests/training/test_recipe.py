@@ -11,6 +11,8 @@ from homoreg.errors import ConfigError, UnknownNameError
 from homoreg.models.registry import list_architectures
 from homoreg.synthesis.appearance import AppearanceConfig
 from homoreg.synthesis.protocol import GeometryConfig
+from homoreg.training.objectives.corners import MHN_PHASES
+from homoreg.training.objectives.lucas_kanade import CLKN_SHARES
 from homoreg.training.recipe import Recipe, get_recipe, list_recipes
 
 
@@ -35,6 +37,21 @@ def test_changes() -> None:
     recipe = get_recipe("m", epochs=3, batch_size=10, samples_per_epoch=105)
     assert (recipe.epochs, recipe.batch_size, recipe.steps_per_epoch) == (3, 10, 10)
     assert dataclasses.replace(recipe, epochs=175, batch_size=16, samples_per_epoch=28_000) == get_recipe("m")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "restarts"), [(200, (156, 192)), (10, (8,)), (3, (2,)), (1, ()), (100, (78, 96))]
+)
+def test_restarts_keep_their_share_of_the_run(epochs: int, restarts: tuple[int, ...]) -> None:
+    """So that the rate rises where the objective turns to the next stage."""
+    assert get_recipe("mhn", epochs=epochs).restarts == restarts
+    assert get_recipe("mhn", epochs=epochs, restarts=()).restarts == ()
+
+
+@pytest.mark.parametrize(("name", "shares"), [("clkn", CLKN_SHARES), ("mhn", MHN_PHASES)])
+def test_the_rate_restarts_where_the_next_part_learns(name: str, shares: tuple[float, ...]) -> None:
+    recipe = get_recipe(name)
+    assert [restart / recipe.epochs for restart in recipe.restarts] == pytest.approx(shares)
 
 
 def test_through_json_and_back() -> None:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
     "Role",
     "UnfitError",
+    "check_bytes",
     "check_size",
     "split_alpha",
     "to_accepted_dtype",
@@ -31,6 +33,9 @@ MIN_SIDE = 16
 
 MAX_PIXELS = 2**28
 """Largest accepted number of pixels; 268 million, 0.8 GB as 8-bit RGB."""
+
+MAX_BYTES = 3 * MAX_PIXELS
+"""Most bytes that a file's pixels may take when they are decoded; a copy of them then stays under 2 GB."""
 
 _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 _FLOAT_SLACK = 1e-4  # interpolation leaves floats this little outside [0, 1]
@@ -117,6 +122,15 @@ def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnfitError(
             f"it has {width} x {height} pixels; at most {MAX_PIXELS} in all are accepted; shrink or tile it"
+        )
+
+
+def check_bytes(count: int) -> None:
+    """Refuse a file whose pixels would take more memory than they may, before room is made for them."""
+    if count > MAX_BYTES:
+        raise UnfitError(
+            f"its pixels take {count / 1e6:.0f} MB when decoded; at most {MAX_BYTES / 1e6:.0f} MB are "
+            "accepted; shrink or tile it, or pass it as an array"
         )
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from homoreg.imaging.arrays import UnfitError, check_size, split_alpha
+from homoreg.imaging.arrays import UnfitError, check_bytes, check_size, split_alpha
 from homoreg.imaging.colour import cmyk_jpeg_to_srgb, to_srgb
 from homoreg.imaging.containers import Container, inspect
 from homoreg.imaging.geo import decode_tiff
@@ -64,13 +64,30 @@ def decode_container(
     if container.size is not None:
         width, height = container.size
         check_size(width, height)
+        check_bytes(width * height * container.pixel_bytes)
         if container.capacity is not None and width * height > container.capacity:
             raise UnfitError(
                 f"the {container.kind} is truncated or damaged: its {len(data)} bytes cannot hold "
                 f"{width} x {height} px; copy or export it again"
             )
+    pixels, alpha = _decode_right(data, container, page)
+    if alpha is None and container.mask_page:
+        alpha = _mask_of(data, container, pixels.shape[:2])
+    if alpha is None and len(container.transparent) == (1 if pixels.ndim == 2 else 3):
+        differs = pixels != np.array(container.transparent, np.uint16)
+        alpha = differs if pixels.ndim == 2 else differs.any(axis=2)
+    return pixels, alpha
+
+
+def _decode_right(
+    data: bytes, container: Container, page: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Decode by the library that gets this kind of file right."""
     if container.needs_gdal:
-        return split_alpha(_apply_orientation(decode_tiff(data, page), container.orientation))
+        decoded = decode_tiff(data, page)
+        if container.bits in (2, 4) and decoded.dtype == np.uint8:
+            decoded *= np.uint8(255 // (2**container.bits - 1))
+        return split_alpha(_apply_orientation(decoded, container.orientation))
     if container.components == 4 and container.profile:
         converted = cmyk_jpeg_to_srgb(data, container.profile)
         if converted is not None:
@@ -79,6 +96,18 @@ def decode_container(
     if container.profile and pixels.ndim == 3:
         pixels = to_srgb(pixels, container.profile)
     return pixels, alpha
+
+
+def _mask_of(data: bytes, container: Container, shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
+    """The mask that follows a page of a TIFF; None if it cannot be read: the picture can."""
+    tiff = Tiff.parse(data)
+    directory = None if tiff is None else tiff.directory(tiff.first)
+    upright = directory is not None and directory.whole(0x112, 1) == 1
+    try:
+        mask = decode_tiff(data, container.mask_page) if upright else None
+    except UnfitError:
+        return None
+    return mask if mask is not None and mask.shape == shape else None
 
 
 def _decode_by_opencv(
@@ -97,6 +126,9 @@ def _decode_by_opencv(
         decoded = None
     if decoded is None:
         raise UnfitError(f"the {container.kind} is truncated or damaged; copy or export it again")
+    if container.bits in (10, 12, 14) and decoded.dtype == np.uint16:
+        # OpenCV makes them fill 16 bits, and counts are to stay counts.
+        decoded = np.right_shift(decoded, 16 - container.bits)
     _swap_red_and_blue(decoded)
     return split_alpha(_apply_orientation(decoded, container.orientation))
 
@@ -166,6 +198,7 @@ def parse_npy(data: bytes) -> npt.NDArray[Any]:
             f"the .npy file is truncated: shape {shape} of {dtype} takes {count * dtype.itemsize} bytes "
             f"and {len(data) - start} are there; save it again with numpy.save"
         )
+    check_bytes(count * dtype.itemsize)
     flat = np.frombuffer(data, dtype, count, start)
     return flat.reshape(shape, order="F" if fortran else "C")
 

@@ -39,6 +39,8 @@ class FlirRecords:
         How many times the visual camera's field of view is that of the infrared camera.
     offset
         Shift, (x, y) in px of the visual picture, of the infrared picture's centre from its centre.
+    visual_size
+        Width and height of the visual picture, px, as its record declares them.
     raw
         Infrared pixels: a record with its header.
     visual
@@ -49,6 +51,7 @@ class FlirRecords:
     field_of_view: float | None = None
     real_to_ir: float | None = None
     offset: tuple[int, int] | None = None
+    visual_size: tuple[int, int] | None = None
     raw: bytes = field(default=b"", repr=False)
     visual: bytes = field(default=b"", repr=False)
 
@@ -71,8 +74,7 @@ class FlirRecords:
         return np.frombuffer(body, f"{order}u2", width * height).reshape(height, width).astype(np.uint16)
 
     def _raw_layout(self) -> tuple[str, int, int]:
-        # The record's first number is 2 in the byte order of the rest.
-        order = ">" if self.raw[:2] == b"\x00\x02" else "<"
+        order = _order(self.raw)
         width, height = struct.unpack_from(f"{order}HH", self.raw, 2)
         if not 0 < width * height <= MAX_PIXELS:
             raise UnfitError(
@@ -133,9 +135,23 @@ def parse_flir(block: bytes) -> FlirRecords | None:
         field_of_view=_angle(camera),
         real_to_ir=real_to_ir,
         offset=offset_xy,
+        visual_size=_declared_size(found.get(_EMBEDDED, b"")),
         raw=found.get(_RAW, b""),
         visual=found.get(_EMBEDDED, b"")[_HEADER:],
     )
+
+
+def _declared_size(record: bytes) -> tuple[int, int] | None:
+    """Width and height in the header of an image's record."""
+    if len(record) <= _HEADER:
+        return None
+    width, height = struct.unpack_from(f"{_order(record)}HH", record, 2)
+    return (width, height) if width and height else None
+
+
+def _order(record: bytes) -> str:
+    # The record's first number is 2 in the byte order of the rest.
+    return ">" if record[:2] == b"\x00\x02" else "<"
 
 
 def _angle(camera: bytes) -> float | None:

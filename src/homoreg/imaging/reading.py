@@ -118,9 +118,10 @@ def read_image(source: ImageLike, *, role: Role = "image", page: int = 0) -> Pic
     source
         One of
 
-        - a path: PNG, TIFF, JPEG, WebP, BMP or PPM, of 8 or 16 bits, or of 32 as a float TIFF; or ``.npy``.
+        - a path: PNG, TIFF, JPEG, WebP, BMP or PPM, of up to 16 bits, or of 32 as a float TIFF; or ``.npy``.
           The Exif orientation is applied, and JPEGs of CMYK or with an ICC profile become sRGB (without
-          Pillow, profiles are left out);
+          Pillow, profiles are left out). Of a radiometric JPEG it is the picture that viewers show; see
+          `homoreg.imaging.rjpeg.read_rjpeg` for the counts;
         - a NumPy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels in RGB(A) order;
         - a torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W), on any device;
         - a PIL image of any mode, as its pixels stand (PIL leaves the Exif orientation to its user);
@@ -128,7 +129,8 @@ def read_image(source: ImageLike, *, role: Role = "image", page: int = 0) -> Pic
 
         uint8, uint16 and float32 are kept; bool becomes 0 and 255; other floats become float32; other
         integers become uint16 if their values fit, but an RGB image of values up to 255 becomes uint8. Alpha
-        becomes the mask, unless it is zero everywhere; so do the pixels that a GeoTIFF calls no data.
+        becomes the mask, unless it is zero everywhere; so do a PNG's transparent colour, a TIFF's mask and
+        the pixels that a GeoTIFF calls no data.
     role
         "ir": infrared, where floats may have any finite values (kelvin, radiance...). "rgb": floats must be
         in [0, 1]. "image": neither is assumed.
@@ -143,7 +145,8 @@ def read_image(source: ImageLike, *, role: Role = "image", page: int = 0) -> Pic
     Raises
     ------
     ImageReadError
-        If a file is missing, a directory, empty, truncated, damaged, no image, or holds what is not accepted.
+        If a file is missing, a directory, empty, truncated, damaged, no image, too large (more than 268
+        million px, or 805 MB when decoded), or holds what is not accepted.
     InputError
         If an array, tensor or PIL image is not accepted: type, shape, dtype, size, NaN or infinite values; or
         the page is not a whole number from 0 up.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from homoreg.imaging.colour import is_luma_chroma, ycbcr_to_rgb
 from homoreg.imaging.containers import BrokenFileError, inspect
 from homoreg.imaging.decoding import decode, file_bytes
 from homoreg.imaging.flir import FlirRecords, parse_flir
-from homoreg.imaging.metadata import Camera, read_camera
+from homoreg.imaging.metadata import Camera, placement, read_camera
 from homoreg.imaging.reading import Picture
 
 __all__ = ["RadiometricJpeg", "read_rjpeg"]
@@ -52,13 +52,7 @@ class RadiometricJpeg:
     @property
     def prior(self) -> npt.NDArray[np.float64] | None:
         """Where the camera says that they lie: (3, 3), infrared px to visual px; None if it does not."""
-        if self.real_to_ir is None or self.offset is None:
-            return None
-        (width, height), (visual_width, visual_height) = self.thermal.size, self.visual.size
-        scale = visual_width / (self.real_to_ir * width)
-        x = (visual_width - 1) / 2 + self.offset[0] - scale * (width - 1) / 2
-        y = (visual_height - 1) / 2 + self.offset[1] - scale * (height - 1) / 2
-        return np.array([[scale, 0, x], [0, scale, y], [0, 0, 1]], np.float64)
+        return placement(self.thermal, self.visual) if self.real_to_ir is not None else None
 
     def temperatures(self) -> npt.NDArray[np.float32]:
         """Temperatures in kelvin, (H, W), by the emissivity, distance and air that the file states.
@@ -121,9 +115,12 @@ def _read(path: str) -> RadiometricJpeg:
     counts = records.counts()
     check_size(counts.shape[1], counts.shape[0])
     camera, name = read_camera(container), os.path.basename(path)
+    visual = _visual(records, name)
+    if camera is not None and camera.visual_size is not None:
+        camera = replace(camera, visual_size=visual.size)  # whatever its record declares
     return RadiometricJpeg(
         thermal=Picture(np.ascontiguousarray(counts), name=f"{name} (thermal)", camera=camera),
-        visual=_visual(records, name),
+        visual=visual,
         camera=camera,
         real_to_ir=records.real_to_ir,
         offset=records.offset,

@@ -13,6 +13,7 @@ __all__ = ["MAX_PAGES", "Directory", "Tiff"]
 MAX_PAGES = 65536
 """A chain of directories is followed no further than this."""
 
+_MAX_ENTRIES = 4096  # pictures have some twenty; more are damage, and take their time
 _MAX_VALUES = 65536  # a longer list is pixels' business (strip offsets), which nothing here reads
 # Type number to struct code: BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, UNDEFINED, SSHORT, SLONG, SRATIONAL,
 # FLOAT, DOUBLE, IFD; LONG8, SLONG8, IFD8 of BigTIFF.
@@ -116,32 +117,44 @@ class Tiff:
 
     def pages(self) -> list[int]:
         """Positions of the directories of the chain, up to one seen twice, cut off or beyond the limit."""
+        # A chain may be long, and most of its entries are of no interest: only the pointers are read.
+        head, entry, pointer = self._layout()
+        head_size, entry_size = struct.calcsize(head), struct.calcsize(entry)
+        read_count, read_pointer = struct.Struct(head).unpack_from, struct.Struct(pointer).unpack_from
+        data, length, room = self.data, len(self.data), struct.calcsize(pointer)
         found: dict[int, None] = {}
         position = self.first
         while position and position not in found and len(found) < MAX_PAGES:
-            directory = self.directory(position)
-            if directory is None:
+            start = position + head_size
+            if start > length:
+                break
+            count = read_count(data, position)[0]
+            end = start + entry_size * count
+            if count > _MAX_ENTRIES or end > length:
                 break
             found[position] = None
-            position = directory.following
+            position = read_pointer(data, end)[0] if end + room <= length else 0
         return list(found)
 
+    def _layout(self) -> tuple[str, str, str]:
+        """Struct formats of a directory's number of entries, of an entry and of a pointer."""
+        head, entry, pointer = ("Q", "HHQQ", "Q") if self.big else ("H", "HHII", "I")
+        return self.order + head, self.order + entry, self.order + pointer
+
     def directory(self, position: int) -> Directory | None:
-        """Directory at a position; None if it is cut off."""
-        head, entry, pointer = ("Q", "HHQ", "Q") if self.big else ("H", "HHI", "I")
-        head, pointer = self.order + head, self.order + pointer
-        size = struct.calcsize(f"{self.order}{entry}{pointer[1]}")
-        data = self.data
+        """Directory at a position; None if it is cut off or senselessly long."""
+        head, entry, pointer = self._layout()
+        size, data = struct.calcsize(entry), self.data
         if not 0 < position <= len(data) - struct.calcsize(head):
             return None
         (count,) = struct.unpack_from(head, data, position)
         start = position + struct.calcsize(head)
-        if count > (len(data) - start) // size:
+        if count > min(_MAX_ENTRIES, (len(data) - start) // size):
             return None
         entries: dict[int, tuple[int, int, int]] = {}
         room = struct.calcsize(pointer)
         for at in range(start, start + size * count, size):
-            tag, kind, values = struct.unpack_from(self.order + entry, data, at)
+            tag, kind, values, _ = struct.unpack_from(entry, data, at)
             place = at + size - room
             if struct.calcsize(self.order + _CODES.get(kind, "")) * values > room:
                 (place,) = struct.unpack_from(pointer, data, place)

@@ -62,8 +62,11 @@ class HomographyModel(nn.Module, ABC):
 
     @property
     def starter(self) -> str:
-        """Registered name of the model whose answer this one starts from; empty if it needs none."""
-        return ""
+        """Registered name of the model whose answer this one starts from; empty if it needs none.
+
+        That of the config, where it has one.
+        """
+        return str(getattr(self.config, "starter", ""))
 
     @property
     @abstractmethod
@@ -126,6 +129,21 @@ class HomographyModel(nn.Module, ABC):
                 f"expected one type: convert the images with .to({own})"
             )
         return n
+
+    @staticmethod
+    def check_initial(initial: Tensor | None, batch: int) -> None:
+        """Check the shape of the starts.
+
+        Raises
+        ------
+        InputError
+            If there are any and they are not (batch, 3, 3).
+        """
+        if initial is not None and tuple(initial.shape) != (batch, 3, 3):
+            raise InputError(
+                f"initial has shape {tuple(initial.shape)}; expected ({batch}, 3, 3), one matrix for each "
+                "pair"
+            )
 
     @torch.no_grad()
     def count_parameters(self) -> int:

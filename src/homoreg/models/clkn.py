@@ -24,7 +24,9 @@ Deviations from the paper:
 - leaving the start has a price (see :class:`homoreg.models.lucas_kanade.Level`): eight free parameters find a
   lower objective somewhere in most landscapes; the outermost cells, which saw the padding, do not count;
 - in training a pair is aligned from several displaced starts, every one of the unrolled steps pays the hinge,
-  and the hinge is relative to the start's error; the levels' shares of a run are in the objective;
+  and the hinge is relative to the start's error, and at most 4; the levels' shares of a run are in the
+  objective;
+- no level's answer is farther from its start than ``reach``;
 - started from the answer of another model (``starter``), as DLKFM is; the paper starts from the identity.
 """
 
@@ -39,7 +41,8 @@ from torch import Tensor, nn
 
 from homoreg.errors import ConfigError, InputError
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.lucas_kanade import Level, coarse_to_fine, reduce_pair, sound_start, standardize
+from homoreg.models.layers import standardize
+from homoreg.models.lucas_kanade import Level, coarse_to_fine, reduce_pair, sound_start
 
 __all__ = ["CLKN", "CLKNConfig"]
 
@@ -127,11 +130,6 @@ class CLKN(HomographyModel):
         """The frozen dataclass this model was built from."""
         return self._config
 
-    @property
-    def starter(self) -> str:
-        """Registered name of the model whose answer this one starts from."""
-        return self._config.starter
-
     def forward(
         self,
         template: Tensor,
@@ -182,11 +180,7 @@ class CLKN(HomographyModel):
         if not chosen or not set(chosen) <= set(range(4)):
             raise InputError(f"levels are {levels}; expected some of 0, 1, 2 and 3, with iterations")
         batch = copies * len(template)
-        if initial is not None and tuple(initial.shape) != (batch, 3, 3):
-            raise InputError(
-                f"initial has shape {tuple(initial.shape)}; expected ({batch}, 3, 3), one matrix for "
-                "each pair"
-            )
+        self.check_initial(initial, batch)
         infrared, rgb, factor = reduce_pair(template, search, c.side)
         pyramid = [
             Level(

@@ -19,6 +19,7 @@ Deviations from the paper:
 - The last layer is in units of ``n / 4`` px (the largest displacement of the protocol) and starts at zero.
 - Dropout of 0.1 in place of 0.5, and AdamW with one cycle of the learning rate in place of SGD: training
   draws every sample afresh, so none is seen twice, and has far fewer of them. The loss is the paper's.
+- An answer that folds or mirrors the frame, or is not finite, is replaced by the centred square.
 - Images of other sizes are resized to 128 px, and the answer is taken back to their pixels exactly.
 """
 
@@ -29,7 +30,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from homoreg.errors import ConfigError
 from homoreg.geometry import (
     compose,
     fit_matrix,
@@ -39,7 +39,7 @@ from homoreg.geometry import (
     square_prior,
 )
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.layers import OffsetRegressor, edge_map
+from homoreg.models.layers import OffsetRegressor, check_regressor, edge_map
 
 __all__ = ["DHN", "DHNConfig"]
 
@@ -54,13 +54,7 @@ class DHNConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.side, self.hidden, *self.widths) < 1 or self.side % 8:
-            raise ConfigError(
-                f"{self} cannot be built; expected widths and hidden of at least 1 and a side that is a "
-                "multiple of 8"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dhn config dropout is {self.dropout}; expected 0 or more and under 1")
+        check_regressor("dhn", self, multiple=8)
 
 
 class DHN(HomographyModel):

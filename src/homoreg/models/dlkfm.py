@@ -25,7 +25,9 @@ Deviations from the paper:
 - the solver adds a price on leaving the start (see :class:`homoreg.models.lucas_kanade.Level`), for the
   same reason: eight free parameters find a lower objective somewhere in most landscapes;
 - the two networks begin with equal weights; the levels are trained together, not one after the other;
-- half of the perturbations in training displace the corners, up to 24 px, instead of the matrix entries;
+- half of the perturbations in training displace the corners, up to 24 px, instead of the matrix entries,
+  whose noise is a fiftieth at least; the margins are 25 times the paper's, as the maps have unit deviation;
+- no level's answer is farther from its start than ``reach``;
 - patches at the border repeat the outermost vectors instead of zeros, and the outermost cells do not
   count in an alignment;
 - the solver is damped, takes a step only where the objective falls, and stops without the truth; the released
@@ -43,8 +45,8 @@ from torch import Tensor, nn
 
 from homoreg.errors import ConfigError, InputError
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.layers import ResidualBlock
-from homoreg.models.lucas_kanade import Level, coarse_to_fine, reduce_pair, sound_start, standardize
+from homoreg.models.layers import ResidualBlock, standardize
+from homoreg.models.lucas_kanade import Level, coarse_to_fine, reduce_pair, sound_start
 
 __all__ = ["DLKFM", "DLKFMConfig", "gram_ratio"]
 
@@ -161,11 +163,6 @@ class DLKFM(HomographyModel):
         """The frozen dataclass this model was built from."""
         return self._config
 
-    @property
-    def starter(self) -> str:
-        """Registered name of the model whose answer this one starts from."""
-        return self._config.starter
-
     def forward(
         self,
         template: Tensor,
@@ -207,11 +204,7 @@ class DLKFM(HomographyModel):
             iterations = c.quick_iterations if quick else c.iterations
         if len(iterations) != 3 or min(iterations) < 0 or not any(iterations):
             raise InputError(f"iterations are {iterations}; expected three counts, one of them above 0")
-        if initial is not None and tuple(initial.shape) != (len(template), 3, 3):
-            raise InputError(
-                f"initial has shape {tuple(initial.shape)}; expected ({len(template)}, 3, 3), one matrix for "
-                "each pair"
-            )
+        self.check_initial(initial, len(template))
         infrared, rgb, factor = reduce_pair(template, search, c.side)
         maps: Maps = list(zip(self.infrared(infrared), self.rgb(rgb), strict=True))
         like = torch.zeros((), dtype=maps[0][0].dtype, device=template.device)

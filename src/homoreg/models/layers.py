@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from homoreg.errors import ConfigError
+
 __all__ = [
     "CrossAttention",
     "OffsetRegressor",
     "ResidualBlock",
+    "check_regressor",
     "conv_norm_relu",
     "edge_map",
     "local_correlation",
@@ -110,9 +114,9 @@ def local_correlation(query: Tensor, search: Tensor, radius: int) -> Tensor:
 
     Notes
     -----
-    One matrix product a row gives the correlations of a row with a whole padded row; the wanted band of
-    it is read off by reshaping with a row length one longer. On a CPU this is several times faster than
-    products of shifted maps, and it is exact.
+    One matrix product a row gives the correlations of a row with a whole padded row; the wanted band is read
+    off in place, as rows one longer. On a CPU this is several times faster than products of shifted maps, and
+    it is exact.
     """
     batch, channels, height, width = query.shape
     side, padded = 2 * radius + 1, width + 2 * radius
@@ -121,10 +125,37 @@ def local_correlation(query: Tensor, search: Tensor, radius: int) -> Tensor:
     bands = []
     for shift in range(side):
         other = around[:, shift : shift + height].reshape(batch * height, channels, padded)
-        products = torch.bmm(rows, other).flatten(1)
-        skewed = F.pad(products, [0, width]).view(batch * height, width, padded + 1)
-        bands.append(skewed[..., :side])
-    return torch.stack(bands, 2).view(batch, height, width, side * side).permute(0, 3, 1, 2)
+        products = torch.bmm(rows, other)
+        bands.append(products.as_strided((batch * height, width, side), (width * padded, padded + 1, 1)))
+    return torch.cat(bands, 2).view(batch, height, width, side * side).permute(0, 3, 1, 2)
+
+
+def check_regressor(architecture: str, config: Any, multiple: int) -> None:
+    """Raise for sizes of an :class:`OffsetRegressor` that cannot be built.
+
+    Parameters
+    ----------
+    architecture
+        Registered name, for the messages.
+    config
+        With ``side``, ``widths``, ``hidden`` and ``dropout``.
+    multiple
+        What the side has to be a multiple of.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is impossible.
+    """
+    if min(config.side, config.hidden, *config.widths) < 1 or config.side % multiple:
+        raise ConfigError(
+            f"{config} cannot be built; expected widths and hidden of at least 1 and a side that is a "
+            f"multiple of {multiple}"
+        )
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(
+            f"{architecture} config dropout is {config.dropout}; expected 0 or more and under 1"
+        )
 
 
 class OffsetRegressor(nn.Module):
@@ -216,8 +247,17 @@ def edge_map(image: Tensor, middle: int, side: int) -> Tensor:
     return standardize(resize(((across.square() + down.square()) / 4 + 1e-8) ** 0.25, side))
 
 
-def standardize(image: Tensor) -> Tensor:
-    """Zero mean, unit deviation of each channel of (B, C, H, W); a constant image stays at zero."""
+def standardize(image: Tensor, *, floor: float = 0.02) -> Tensor:
+    """Give each channel of each image zero mean and unit deviation; a constant one becomes zero.
+
+    Parameters
+    ----------
+    image
+        Shape (B, C, H, W).
+    floor
+        Added to the deviation, in units of the image.
+    """
     mean = image.mean(dim=(-2, -1), keepdim=True)
-    deviation = image.std(dim=(-2, -1), keepdim=True, correction=0)
-    return (image - mean) / (deviation + 0.02)
+    # The root's gradient is infinite at zero.
+    deviation = ((image - mean).square().mean(dim=(-2, -1), keepdim=True) + 1e-12).sqrt()
+    return (image - mean) / (deviation + floor)

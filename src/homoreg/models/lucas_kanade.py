@@ -41,8 +41,9 @@ from homoreg.geometry import (
     transform_points,
 )
 from homoreg.models.base import HomographyEstimate
+from homoreg.models.layers import standardize
 
-__all__ = ["Alignment", "Level", "align", "coarse_to_fine", "reduce_pair", "sound_start", "standardize"]
+__all__ = ["Alignment", "Level", "align", "coarse_to_fine", "reduce_pair", "sound_start"]
 
 LEAST_SEEN = 0.25  # share of the template's cells that must lie in the search image
 FLOOR = 1e-3  # added to the normal matrix of standardised maps: without any gradient the step is zero
@@ -105,22 +106,6 @@ class Alignment:
     cost: Tensor
     start_cost: Tensor
     information: Tensor
-
-
-def standardize(image: Tensor, *, floor: float = 0.02) -> Tensor:
-    """Give each channel of each image zero mean and unit deviation; a constant one becomes zero.
-
-    Parameters
-    ----------
-    image
-        Shape (B, C, H, W).
-    floor
-        Added to the deviation, in units of the image.
-    """
-    mean = image.mean(dim=(-2, -1), keepdim=True)
-    # The root's gradient is infinite at zero.
-    deviation = ((image - mean).square().mean(dim=(-2, -1), keepdim=True) + 1e-12).sqrt()
-    return (image - mean) / (deviation + floor)
 
 
 def reduce_pair(template: Tensor, search: Tensor, side: int) -> tuple[Tensor, Tensor, int]:

@@ -44,11 +44,13 @@ from homoreg.models.layers import (
     conv_norm_relu,
     local_correlation,
     sine_encoding,
+    standardize,
 )
 
 __all__ = ["FlowStep", "Guide", "M", "MConfig"]
 
 STRIDES = (8, 4, 2)
+FINE = 192  # side in px from which a frame shows a given start in more detail than the training did
 Guide = Callable[[Tensor, int], Tensor]
 """Training only: maps the homography at the entry of a level of given stride to the one to start from."""
 
@@ -66,11 +68,12 @@ class MConfig:
     radius: tuple[int, int, int] = (4, 4, 2)  # correlation radius in cells at 1/8, 1/4, 1/2
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
+    fine_steps: tuple[int, int, int] = (1, 2, 1)  # the same from a given start in frames of n >= 192
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
             raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
-        if min(self.layers, *self.radius, *self.steps, *self.quick_steps) < 0:
+        if min(self.layers, *self.radius, *self.steps, *self.quick_steps, *self.fine_steps) < 0:
             raise ConfigError(f"{self} has a negative count; layers, radius and steps must be at least 0")
         if self.width8 % 4 or self.width8 % self.heads:
             raise ConfigError(
@@ -118,20 +121,12 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
         """Map (B, 3, n, n) to feature maps at 1/8, 1/4 and 1/2."""
-        f2 = self.stems[side](_standardize(image))
+        f2 = self.stems[side](standardize(image).contiguous(memory_format=torch.channels_last))
         f4 = self.down4(f2)
         f8 = self.down8(f4)
         f4 = self.head4(f4) + _double(self.up4(f8))
         f2 = self.head2(f2 + _double(self.up2(f4)))
         return self.head8(f8), f4, f2
-
-
-def _standardize(image: Tensor) -> Tensor:
-    """Zero mean, unit deviation a channel; the floor keeps a constant image at zero."""
-    mean = image.mean(dim=(-2, -1), keepdim=True)
-    deviation = image.std(dim=(-2, -1), keepdim=True, correction=0)
-    standard = (image - mean) / (deviation + 0.02)
-    return standard.contiguous(memory_format=torch.channels_last)
 
 
 def _no_autocast(like: Tensor) -> torch.autocast:
@@ -248,8 +243,9 @@ class M(HomographyModel):
         quick
             Take the config's ``quick_steps``.
         steps
-            Refinement steps at 1/8, 1/4 and 1/2; the config's by default. Without any step there is no
-            prediction of precision: covariance and log precision then say nothing.
+            Refinement steps at 1/8, 1/4 and 1/2; the config's by default: ``steps``, or ``fine_steps`` from
+            an ``initial`` in large frames, which needs fewer since they show more. Without any step there is
+            no prediction of precision: covariance and log precision then say nothing.
         guide
             Training only, see :data:`Guide`.
 
@@ -266,14 +262,12 @@ class M(HomographyModel):
         """
         n = self.check_input(template, search)
         if steps is None:
-            steps = self._config.quick_steps if quick else self._config.steps
+            fine = initial is not None and n >= FINE
+            c = self._config
+            steps = c.quick_steps if quick else c.fine_steps if fine else c.steps
         if len(steps) != 3 or min(steps) < 0:
             raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
-        if initial is not None and tuple(initial.shape) != (len(template), 3, 3):
-            raise InputError(
-                f"initial has shape {tuple(initial.shape)}; expected ({len(template)}, 3, 3), one matrix for "
-                "each pair"
-            )
+        self.check_initial(initial, len(template))
         infrared = self.encoder(template, "infrared")
         rgb = self.encoder(search, "rgb")
         details: dict[str, object] = {}

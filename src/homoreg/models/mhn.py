@@ -22,7 +22,8 @@ Deviations from the paper:
 - The two images are of two cameras. In place of grey values the network sees the root of the magnitude of
   their gradients (taken at 96 px for the first two stages), at zero mean and unit deviation.
 - A stage may look more than once, at its own answer: ``repeats``, by default 2, 2, 1.
-- The loss of a stage is on the residual it has to predict, ``|d_k - (H_{k-1}^-1 H c - c)|``, not on the sum.
+- The loss of a stage is on the residual it has to predict, ``|d_k - (H_{k-1}^-1 H c - c)|``, not on the sum,
+  and is at most n px for a pair: a start far astray would drown the others.
   Stages are trained one after another, as the authors' code offers, each beginning with the weights of the
   one before as far as the layers agree.
 - The last layer is in units of n/4 px and starts at zero. No dropout: samples are drawn afresh, so none is
@@ -51,7 +52,7 @@ from homoreg.geometry import (
     square_prior,
 )
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.layers import OffsetRegressor, edge_map
+from homoreg.models.layers import OffsetRegressor, check_regressor, edge_map
 
 __all__ = ["MHN", "MHNConfig"]
 
@@ -71,13 +72,7 @@ class MHNConfig:
     def __post_init__(self) -> None:
         if min(self.repeats) < 1:
             raise ConfigError(f"mhn config repeats is {self.repeats}; expected at least 1 look a stage")
-        if min(self.side, self.hidden, *self.widths) < 1 or self.side % 96:
-            raise ConfigError(
-                f"{self} cannot be built; expected widths and hidden of at least 1 and a side that is a "
-                "multiple of 96"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"mhn config dropout is {self.dropout}; expected 0 or more and under 1")
+        check_regressor("mhn", self, multiple=96)
 
 
 class MHN(HomographyModel):
@@ -155,11 +150,7 @@ class MHN(HomographyModel):
         """
         n = self.check_input(template, search)
         prior = square_prior(n, dtype=torch.promote_types(template.dtype, torch.float32)).to(template.device)
-        if initial is not None and tuple(initial.shape) != (len(template), 3, 3):
-            raise InputError(
-                f"initial has shape {tuple(initial.shape)}; expected ({len(template)}, 3, 3), one matrix for "
-                "each pair"
-            )
+        self.check_initial(initial, len(template))
         if looks is None:
             stages = range(STAGES - quick)
             looks = [stage for stage in stages for _ in range(self._config.repeats[stage])]

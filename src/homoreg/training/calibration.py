@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from homoreg.imaging.reading import read_image
 from homoreg.models.storage import write_calibration
+from homoreg.priors import given
 from homoreg.registrar import Registrar
 from homoreg.search import Search
 from homoreg.synthesis.sources import ImageBank
-from homoreg.training.loop import Source, split_sources
-from homoreg.training.trials import KINDS, Trial, draw_trials
-from homoreg.trust import Evidence, Trust, fit_trust
+from homoreg.training.sources import Source, split_sources
+from homoreg.training.trials import Trial, draw_trials
+from homoreg.trust import FEWEST, Evidence, Trust, fit_trust
 from homoreg.views import PairViews
 
 __all__ = ["Progress", "calibrate"]
@@ -101,41 +101,55 @@ def calibrate(
     counts = Counter(pair.source for pair in held)
     wanted = {source.folder.name: source.weight for source in sources}
     bank = ImageBank(held, weights=[wanted[pair.source] / counts[pair.source] ** 0.5 for pair in held])
-    rows = list(_collect(registrar, bank, samples, progress))
-    evidence, errors = [row.evidence for row in rows], np.array([row.error for row in rows])
-    trust = fit_trust(evidence, errors, [row.weight for row in rows])
+    rows = _collect(registrar, bank, samples, progress)
+    trust = fit_trust([r.evidence for r in rows], [r.error for r in rows], [r.weight for r in rows])
     if threshold is None:
-        last = np.array([row.last for row in rows])
-        confidence = np.array([trust.confidence(one) for one in evidence])
-        threshold = _choose_threshold(confidence[last], errors[last])
+        ends = [row for row in rows if row.last]
+        confidence = np.array([trust.confidence(row.evidence) for row in ends])
+        threshold = _choose_threshold(confidence, np.array([row.error for row in ends]))
     registrar.trust = Trust(**{**trust.as_dict(), "threshold": threshold})
     write_calibration(folder, registrar.trust.as_dict())
     return registrar.trust
 
 
-def _collect(
-    registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None
-) -> Iterator[_Row]:
+def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None) -> list[_Row]:
     """Rows of all trials: those of one trial follow one another, the last of them is marked."""
-    search = Search(registrar.model, registrar.trust, registrar.device, registrar.find_starter)
-    counts = {kind: round(samples * _SHARES[kind]) for kind in KINDS}
-    done = number = 0
-    for kind, count in counts.items():
-        drawn = draw_trials(bank, kind, count, _SEED)
-        while trials := list(islice(drawn, _BATCH)):
-            # Other starts cost several times as much as all other looks: some batches must do.
-            effort: Literal["auto", "twice"] = "auto" if number % _OTHERS == 0 else "twice"
-            yield from _rows(search, trials, effort)
-            number += 1
-            done += len(trials)
+    batches = [
+        (kind, first, min(_BATCH, round(samples * share) - first))
+        for kind, share in _SHARES.items()
+        for first in range(0, round(samples * share), _BATCH)
+    ]
+    drawn = {kind: draw_trials(bank, kind, round(samples * share), _SEED) for kind, share in _SHARES.items()}
+    trials = [list(islice(drawn[kind], count)) for kind, _, count in batches]
+    # Other starts cost several times as much as all other looks: a share of the batches must do. Which of
+    # their trials are uncertain, a first fit to the rest says, so that nothing depends on an earlier one.
+    rows: list[_Row] = []
+    done, total = 0, sum(map(len, trials))
+    stages: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
+        ([one for k, one in enumerate(trials) if k % _OTHERS], "twice"),
+        (trials[::_OTHERS], "auto"),
+    )
+    for chosen, effort in stages:
+        search = Search(registrar.model, _fit(rows), registrar.device, registrar.find_starter)
+        for batch in chosen:
+            rows += _rows(search, batch, effort)
+            done += len(batch)
             if progress is not None:
-                progress(done, sum(counts.values()))
+                progress(done, total)
+    return rows
+
+
+def _fit(rows: list[_Row]) -> Trust:
+    """Trust fitted to rows; the default's where they are too few."""
+    if len(rows) < FEWEST:
+        return Trust()
+    return fit_trust([r.evidence for r in rows], [r.error for r in rows], [r.weight for r in rows])
 
 
 def _rows(search: Search, trials: Sequence[Trial], effort: Literal["auto", "twice"]) -> Iterator[_Row]:
     views = [PairViews(read_image(one.ir, role="ir"), read_image(one.rgb, role="rgb")) for one in trials]
-    priors = [None if one.prior is None else torch.from_numpy(one.prior) for one in trials]
-    for trial, finding in zip(trials, search.run(views, priors, effort), strict=True):
+    guesses = [given(one.prior) for one in trials]
+    for trial, finding in zip(trials, search.run(views, guesses, effort), strict=True):
         weight = 1.0 if trial.truth is not None else _MISMATCHED_WEIGHT
         for k, (homography, evidence) in enumerate(finding.history, start=1):
             last = k == len(finding.history)

@@ -24,7 +24,8 @@ class Checkpoint:
 
     All randomness of a run is a function of its seed and the step, so no generator state is needed.
     ``losses`` and ``errors`` are those of the steps since the last whole epoch, whose means are still to be
-    logged.
+    logged. ``samples`` counts those seen so far, over all processes; None in checkpoints of before it was
+    counted.
     """
 
     step: int
@@ -34,6 +35,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     losses: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
+    samples: int | None = None
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

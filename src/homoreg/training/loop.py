@@ -8,6 +8,7 @@ with one number of threads and processes. On CUDA schedule and draws are the sam
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 import time
@@ -22,37 +23,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from homoreg.errors import ConfigError, DataError, WeightsError
+from homoreg.errors import ConfigError, WeightsError
 from homoreg.files import atomic_write_text, make_folder
 from homoreg.models.base import HomographyModel
 from homoreg.models.registry import build
 from homoreg.models.storage import load_state, save_weights
 from homoreg.synthesis.protocol import SampleBatch, draw_samples
 from homoreg.synthesis.random import mix_seed
-from homoreg.synthesis.sources import ImageBank, SourcePair, find_pairs
+from homoreg.synthesis.sources import ImageBank
 from homoreg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from homoreg.training.metrics_log import MetricsLog
 from homoreg.training.objectives import Objective, get_objective
 from homoreg.training.parallel import Parallel
 from homoreg.training.recipe import Recipe
+from homoreg.training.record import hardware, new_record, on_this, read_record, require_same
 from homoreg.training.schedule import EMA
+from homoreg.training.sources import Source, split_sources
 from homoreg.training.validation import validate
 
 __all__ = ["Source", "TrainingResult", "split_sources", "train"]
 
+logger = logging.getLogger(__name__)
+
 _DATA, _STARTS = 0, 1  # streams of random numbers that must not meet
-
-
-@dataclass(frozen=True)
-class Source:
-    """A folder of pairs and how much it counts.
-
-    Each of its images is drawn in proportion to ``weight / sqrt(count)`` of the images trained on, so that a
-    folder's share grows with the root of their number.
-    """
-
-    folder: Path
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,33 +55,6 @@ class TrainingResult:
     step: int
     total: int
     finished: bool
-
-
-def split_sources(
-    sources: Sequence[Source], share: float
-) -> tuple[list[SourcePair], list[float], list[SourcePair]]:
-    """Hold back the last images of each folder (neighbouring frames stay on one side).
-
-    A share above 0 holds back at least one image and leaves at least one to train on.
-
-    Returns
-    -------
-    tuple
-        Training pairs, their weights, validation pairs.
-    """
-    training: list[SourcePair] = []
-    weights: list[float] = []
-    held: list[SourcePair] = []
-    for source in sources:
-        pairs = find_pairs(source.folder)
-        back = max(1, round(share * len(pairs))) if share > 0 else 0
-        keep = max(1, len(pairs) - back)
-        training += pairs[:keep]
-        weights += [source.weight / keep**0.5] * keep
-        held += pairs[keep:]
-    if not training:
-        raise DataError("no image pairs to train on; expected at least one folder with pairs: pass --pairs")
-    return training, weights, held
 
 
 class _Batches:
@@ -143,33 +109,19 @@ def _stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _record(recipe: Recipe, sources: Sequence[Source]) -> str:
-    """Content of run.json: what a run was begun with."""
-    record = {
-        "recipe": recipe.as_dict(),
-        "sources": [{"name": s.folder.name, "weight": s.weight} for s in sources],
-    }
-    return json.dumps(record, indent=2) + "\n"
-
-
-def _check_folder(out: Path, text: str, resume: bool) -> None:
-    """Compare run.json, if there is one, with what is asked for."""
-    path = out / "run.json"
-    if path.exists():
-        if not resume:
-            raise ConfigError(f"{out} holds a run already; continue it with --resume or choose another --out")
-        if path.read_text(encoding="utf-8") != text:
-            raise ConfigError(
-                f"{path} differs from the recipe or the sources asked for; a run is resumed as it was begun: "
-                "pass the same options, or choose another --out"
-            )
-
-
 class _Run:
     """State of one run and what is done with it at a step, an epoch and the end."""
 
-    def __init__(self, recipe: Recipe, out: Path, parallel: Parallel, model: HomographyModel) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        parallel: Parallel,
+        model: HomographyModel,
+        record: dict[str, Any],
+    ) -> None:
         self.recipe, self.out, self.parallel, self.model = recipe, out, parallel, model
+        self.record = record
         self.total = recipe.epochs * recipe.steps_per_epoch
         # Fused: one pass over the weights instead of eight, which networks of 34 million weights feel.
         self.optimizer = torch.optim.AdamW(
@@ -178,7 +130,7 @@ class _Run:
         self.average = EMA(model, recipe.ema)
         self.objective: Objective = get_objective(model)
         self.log = MetricsLog(out / "metrics.csv")
-        self.step, self.seconds = 0, 0.0
+        self.step, self.samples, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []  # of the steps since the last whole epoch
         self.errors: list[float] = []
         self.saved_step, self.saved_at = -1, time.monotonic()
@@ -204,6 +156,8 @@ class _Run:
                 f"({type(error).__name__}); resume with the homoreg that wrote it, or start afresh"
             ) from error
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        counted = checkpoint.samples
+        self.samples = self.step * self.recipe.batch_size if counted is None else counted
         self.losses, self.errors = list(checkpoint.losses), list(checkpoint.errors)
         self.saved_step = self.step
         self._cut_log(self.step)
@@ -220,6 +174,7 @@ class _Run:
             self.checkpoint_path,
             Checkpoint(
                 step=self.step,
+                samples=self.samples,
                 seconds=self.seconds,
                 model=self.model.state_dict(),
                 average=self.average.state,
@@ -246,22 +201,23 @@ class _Run:
             self.optimizer.step()
             self.average.update(self.model, self.step)
         self.step += 1
+        self.samples += len(batch.homography) * self.parallel.world
         return float(outcome.loss.detach()), float(outcome.errors.median())
 
     def snapshot(self, epoch: int) -> None:
         """Keep the averaged weights of an epoch as a loadable folder."""
         folder = self.out / "snapshots" / f"epoch-{epoch:03d}"
-        save_weights(
-            folder,
-            self.model,
-            state=self.average.state,
-            training={
-                "recipe": self.recipe.name,
-                "epochs": epoch,
-                "samples": self.step * self.recipe.batch_size,
-                "minutes": round(self.seconds / 60, 1),
-            },
-        )
+        before = self.record.get("init") or {}
+        training = {
+            "recipe": self.recipe.name,
+            "epochs": epoch,
+            "samples": self.samples + (before.get("samples") or 0),
+            "minutes": round(self.seconds / 60 + (before.get("minutes") or 0), 1),
+            "hardware": hardware(self.record),
+        }
+        if before:  # included in the two figures above, where it is known
+            training["init"] = before
+        save_weights(folder, self.model, state=self.average.state, training=training)
 
 
 def train(
@@ -287,10 +243,12 @@ def train(
     out
         Folder of the run: ``run.json``, ``checkpoint.pt``, ``metrics.csv``, ``curve.png``, ``snapshots/``.
     resume
-        Continue the run in ``out``, or begin it where there is none; the recipe and the sources must be those
-        it was begun with.
+        Continue the run in ``out``, or begin it where there is none; the recipe, the sources and the names of
+        their images must be those it was begun with. The number of processes, the device and the precision
+        may be others: that is logged, and run.json says what the run ran on from which step.
     init
-        Folder with weights to start from instead of random ones.
+        Folder with weights to start from instead of random ones; what they took, if their config says so, is
+        part of the samples and minutes that snapshots state. A run that has a checkpoint resumes without it.
     device
         "cpu", "cuda"...; CUDA where there is one by default.
     checkpoint_minutes
@@ -309,7 +267,7 @@ def train(
     ------
     ConfigError
         If ``out`` holds another run, or one and ``resume`` is False; if the device is not there, or the
-        batch does not divide among the processes.
+        batch does not divide among the processes; if run.json is broken.
     DataError
         If a folder holds no pairs or unequal ones.
     WeightsError
@@ -323,8 +281,13 @@ def train(
     parallel = Parallel(device, recipe.precision)
     if recipe.batch_size % parallel.world:
         raise ConfigError(f"batch_size {recipe.batch_size} does not divide among {parallel.world} processes")
-    record = _record(recipe, known)
-    _check_folder(folder, record, resume)
+    asked = new_record(recipe, known, init)
+    recorded = read_record(folder / "run.json")
+    if recorded is not None:
+        if not resume:
+            raise ConfigError(f"{out} holds a run already; continue it with --resume or choose another --out")
+        begun = (folder / "checkpoint.pt").exists()
+        require_same(folder / "run.json", recorded, asked, begun=begun)
     parallel.wait()  # all have looked before one writes
     bank = ImageBank(training, weights=weights, device=parallel.device)
     held_bank = ImageBank(held, device=parallel.device) if held and parallel.rank == 0 else None
@@ -332,12 +295,14 @@ def train(
     model = build(recipe.architecture).to(parallel.device)
     if init is not None:
         load_state(model, init)
-    run = _Run(recipe, folder, parallel, model)
-    # Written only now: a run that cannot begin leaves no folder that looks like one.
-    if parallel.rank == 0 and not (folder / "run.json").exists():
-        atomic_write_text(make_folder(folder) / "run.json", record)
+    run = _Run(recipe, folder, parallel, model, recorded or asked)
     if resume:
         run.restore()
+    if run.step < run.total:
+        run.record = on_this(run.record, run.step, parallel.describe())
+    # Written only now: a run that cannot begin leaves no folder that looks like one.
+    if parallel.rank == 0:
+        _write_record(folder, recorded, run.record)
     wrapped = parallel.prepare(model)
     batches = _Batches(bank, recipe, parallel)
     last = min(run.total, max_steps) if max_steps is not None else run.total
@@ -349,6 +314,21 @@ def train(
         batches.close()
     parallel.wait()
     return TrainingResult(run.step, run.total, run.step >= run.total)
+
+
+def _write_record(folder: Path, before: dict[str, Any] | None, record: dict[str, Any]) -> None:
+    """Write run.json if it is new or says something new, and log what a run goes on on if that is other."""
+    if record == before:
+        return
+    stretches = record["ran_on"]
+    if len(stretches) > 1:
+        logger.warning(
+            "the run goes on from step %d with %s, before with %s: what is drawn or summed from here on is "
+            "not what it would have been",
+            stretches[-1]["from_step"],
+            *({k: v for k, v in one.items() if k != "from_step"} for one in (stretches[-1], stretches[-2])),
+        )
+    atomic_write_text(make_folder(folder) / "run.json", json.dumps(record, indent=2) + "\n")
 
 
 def _loop(
@@ -390,7 +370,7 @@ def _end_epoch(run: _Run, held: ImageBank | None) -> None:
     row: dict[str, Any] = {
         "step": run.step,
         "epoch": epoch,
-        "samples": run.step * recipe.batch_size,
+        "samples": run.samples,
         "minutes": round(run.seconds / 60, 2),
         "loss": sum(losses) / max(1, len(losses)),
         "error": sorted(errors)[len(errors) // 2] if errors else float("nan"),

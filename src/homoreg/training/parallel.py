@@ -56,6 +56,15 @@ class Parallel:
         self.rank = int(self._accelerator.process_index) if self._accelerator is not None else 0
         self._bfloat16 = precision == "bfloat16" or (precision == "auto" and chosen.type == "cuda")
 
+    def describe(self) -> dict[str, Any]:
+        """Return ``processes``, ``device`` (of CUDA devices their name) and ``precision``."""
+        cuda = self.device.type == "cuda"
+        return {
+            "processes": self.world,
+            "device": torch.cuda.get_device_name(self.device) if cuda else str(self.device),
+            "precision": "bfloat16" if self._bfloat16 else "float32",
+        }
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Wrap the model for the peers; its parameters, and so the optimizer's, stay the same tensors."""
         if self._accelerator is None:

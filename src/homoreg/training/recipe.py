@@ -188,6 +188,9 @@ def list_recipes() -> list[str]:
 def get_recipe(name: str, **changes: Any) -> Recipe:
     """Return a recipe by name, with some of its values changed.
 
+    With other epochs the restarts keep their share of the run, unless they are given too: where a network
+    learns part by part, they are where the next part's turn begins.
+
     Raises
     ------
     UnknownNameError
@@ -201,4 +204,9 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
             f"no recipe is called {name!r}; known recipes: {', '.join(known)}{suggest(name, known)}"
         )
     _check_keys(Recipe, changes, "recipe")
-    return dataclasses.replace(_RECIPES[name], **changes)
+    recipe = _RECIPES[name]
+    epochs = changes.get("epochs", recipe.epochs)
+    if "restarts" not in changes and epochs != recipe.epochs:
+        moved = {round(restart * epochs / recipe.epochs) for restart in recipe.restarts}
+        changes["restarts"] = tuple(sorted(restart for restart in moved if 0 < restart < epochs))
+    return dataclasses.replace(recipe, **changes)

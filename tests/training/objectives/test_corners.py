@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from homoreg.geometry import image_corners, transform_points
 from homoreg.losses import per_pair_corner_error
@@ -18,6 +16,7 @@ from homoreg.training.objectives import dhn_objective, get_objective, mhn_object
 from homoreg.training.objectives.corners import MHN_PHASES, _displacement
 from tests.models.contract import TINY
 from tests.scenes import write_pairs
+from tests.training.runs import Wrapper
 
 N = 64
 OBJECTIVES = {"dhn": dhn_objective, "mhn": mhn_objective}
@@ -32,17 +31,6 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> SampleBatch:
 def untrained(architecture: str) -> HomographyModel:
     torch.manual_seed(0)
     return build(architecture, {**TINY[architecture].config, "dropout": 0.0})
-
-
-class Wrapper(nn.Module):
-    """What data parallelism does, as far as callers can tell."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        return self.module(*args, **options)
 
 
 def true_offsets(batch: SampleBatch) -> Tensor:

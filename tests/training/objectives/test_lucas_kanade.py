@@ -16,7 +16,7 @@ from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_samples
 from homoreg.synthesis.random import Draw
 from homoreg.synthesis.sources import ImageBank, find_pairs
 from homoreg.training.objectives import clkn_objective, dlkfm_objective, get_objective
-from homoreg.training.objectives.base import Objective
+from homoreg.training.objectives.base import Objective, displaced
 from homoreg.training.objectives.lucas_kanade import (
     CLKN_REACH,
     CLKN_SHARES,
@@ -28,11 +28,11 @@ from homoreg.training.objectives.lucas_kanade import (
     _clkn_starts,
     _clkn_turn,
     _rays,
-    displaced,
 )
 from homoreg.training.recipe import get_recipe
 from tests.models.contract import TINY
 from tests.scenes import write_pairs
+from tests.training.runs import Wrapper
 
 N = 64
 OBJECTIVES: dict[str, Objective] = {"clkn": clkn_objective, "dlkfm": dlkfm_objective}
@@ -47,17 +47,6 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> SampleBatch:
 def untrained(architecture: str, **changes: Any) -> HomographyModel:
     torch.manual_seed(0)
     return build(architecture, {**TINY[architecture].config, **changes})
-
-
-class Wrapper(nn.Module):
-    """What data parallelism does, as far as callers can tell."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        return self.module(*args, **options)
 
 
 def losses_of(objective: Objective, model: nn.Module, batch: SampleBatch, progress: float) -> list[float]:

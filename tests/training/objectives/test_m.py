@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from homoreg.errors import UnknownNameError
 from homoreg.geometry import compose, image_corners, invert_homography, square_prior, transform_points
@@ -17,7 +17,7 @@ from homoreg.synthesis.sources import ImageBank, find_pairs
 from homoreg.training.objectives import get_objective, m_objective
 from homoreg.training.objectives.m import _Guide, _step_loss
 from tests.scenes import write_pairs
-from tests.training.runs import TINY
+from tests.training.runs import TINY, Wrapper
 
 N = 64
 
@@ -32,17 +32,6 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> SampleBatch:
 def model() -> M:
     torch.manual_seed(0)
     return cast("M", build("m", TINY))
-
-
-class Wrapper(nn.Module):
-    """What data parallelism does, as far as callers can tell."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        return self.module(*args, **options)
 
 
 # --- the objective ------------------------------------------------------------------------------------------

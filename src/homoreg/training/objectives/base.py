@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from homoreg.geometry import homography_from_corners, image_corners, is_plausible, transform_points
 from homoreg.synthesis.protocol import SampleBatch
 
-__all__ = ["Objective", "Outcome"]
+__all__ = ["Objective", "Outcome", "displaced", "unwrapped"]
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,3 +27,17 @@ class Outcome:
 
 Objective = Callable[[torch.nn.Module, SampleBatch, int, float], Outcome]
 """Maps the (possibly wrapped) model, a batch, a seed and the share of the run done to an :class:`Outcome`."""
+
+
+def unwrapped(model: torch.nn.Module, kind: type[Model]) -> Model:
+    """Return the model of a data-parallel wrapper, or the model itself."""
+    inner = getattr(model, "module", model)
+    assert isinstance(inner, kind)
+    return inner
+
+
+def displaced(truth: Tensor, offset: Tensor, n: int) -> Tensor:
+    """Homographies whose corners lie ``offset`` (B, 4, 2) px beside the truth's, where that is sound."""
+    square = image_corners(n, n, dtype=truth.dtype, device=truth.device)
+    moved = homography_from_corners(square, transform_points(truth, square) + offset)
+    return torch.where(is_plausible(moved, n)[:, None, None], moved, truth)

@@ -10,18 +10,12 @@ from homoreg.losses import per_pair_corner_error
 from homoreg.models.dhn import DHN
 from homoreg.models.mhn import MHN, STAGES
 from homoreg.synthesis.protocol import SampleBatch
-from homoreg.training.objectives.base import Outcome
+from homoreg.training.objectives.base import Outcome, unwrapped
 
 __all__ = ["MHN_PHASES", "dhn_objective", "mhn_objective"]
 
 MHN_PHASES = (0.78, 0.96)
 """Shares of a run at which MHN's second and third stages begin to train and the one before is done."""
-
-
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    inner = getattr(model, "module", model)
-    assert isinstance(inner, torch.nn.Module)
-    return inner
 
 
 def _displacement(start: Tensor, truth: Tensor, n: int) -> Tensor:
@@ -45,8 +39,7 @@ def dhn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progres
     seed, progress
         Nothing depends on them.
     """
-    inner = _unwrapped(model)
-    assert isinstance(inner, DHN)
+    inner = unwrapped(model, DHN)
     n, side = batch.template.shape[-1], inner.config.side
     estimate = model(batch.template, batch.search)
     prior = square_prior(n, dtype=batch.homography.dtype).to(batch.homography.device)
@@ -77,8 +70,7 @@ def mhn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progres
     progress
         Share of the run that is done; it picks the stage.
     """
-    inner = _unwrapped(model)
-    assert isinstance(inner, MHN)
+    inner = unwrapped(model, MHN)
     n, truth = batch.template.shape[-1], batch.homography
     stage = sum(progress >= begin for begin in MHN_PHASES)
     inner.inherit(stage)

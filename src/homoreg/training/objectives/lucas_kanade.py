@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from homoreg.geometry import homography_from_corners, image_corners, is_plausible, transform_points
 from homoreg.losses import (
     brightness_constancy,
     convexity_hinge,
@@ -21,7 +20,7 @@ from homoreg.models.dlkfm import DLKFM
 from homoreg.models.lucas_kanade import Alignment
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
-from homoreg.training.objectives.base import Outcome
+from homoreg.training.objectives.base import Outcome, displaced, unwrapped
 
 __all__ = ["CLKN_SHARES", "clkn_objective", "dlkfm_objective"]
 
@@ -39,13 +38,6 @@ HINGES = 1.6  # weight of their mean against brightness constancy; the paper has
 WIDE_MARGIN = 0.06  # of a wide perturbation, times its mean square in units of the reach
 MARGIN_SCALE = 25.0  # of all margins: the maps have unit variance, the paper's ratios far less
 STAR_SHARE = 0.5  # where along the ray PRISE's hinges look
-
-
-def displaced(truth: Tensor, offset: Tensor, n: int) -> Tensor:
-    """Homographies whose corners lie ``offset`` (B, 4, 2) px beside the truth's, where that is sound."""
-    square = image_corners(n, n, dtype=truth.dtype, device=truth.device)
-    moved = homography_from_corners(square, transform_points(truth, square) + offset)
-    return torch.where(is_plausible(moved, n)[:, None, None], moved, truth)
 
 
 def _clkn_turn(progress: float) -> tuple[int, float]:
@@ -82,8 +74,7 @@ def clkn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progre
         The errors are those of the level that is trained, from displaced starts of its reach (see
         ``CLKN_REACH``), not of the cascade.
     """
-    inner = model.module if hasattr(model, "module") else model
-    assert isinstance(inner, CLKN)
+    inner = unwrapped(model, CLKN)
     n, truth = batch.template.shape[-1], batch.homography
     level, done = _clkn_turn(progress)
     truth = truth.repeat(COPIES[level], 1, 1)
@@ -136,8 +127,7 @@ def dlkfm_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progr
     coarse levels have a basin as wide as MHN's errors. The paper trains the levels one after the other, here
     they are trained together.
     """
-    inner = model.module if hasattr(model, "module") else model
-    assert isinstance(inner, DLKFM)
+    inner = unwrapped(model, DLKFM)
     n, truth = batch.template.shape[-1], batch.homography
     draw = Draw(seed, len(truth), truth.device)
     estimate = model(batch.template, batch.search, iterations=(3, 1, 1))

@@ -5,18 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from homoreg.geometry import (
-    homography_from_corners,
-    image_corners,
-    is_plausible,
-    square_prior,
-    transform_points,
-)
+from homoreg.geometry import square_prior
 from homoreg.losses import flow_loss, matching_loss, per_pair_corner_error
 from homoreg.models.m import STRIDES, FlowStep, M
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
-from homoreg.training.objectives.base import Outcome
+from homoreg.training.objectives.base import Outcome, displaced, unwrapped
 
 __all__ = ["m_objective"]
 
@@ -43,11 +37,7 @@ class _Guide:
             homography = torch.where(from_prior[:, None, None], prior, homography)
         error = per_pair_corner_error(homography, self.truth, n)
         lost = ~(error < (1.0 if stride == STRIDES[0] else 0.75) * reach)
-        square = image_corners(n, n, dtype=homography.dtype, device=homography.device)
-        target = transform_points(self.truth, square)
-        offset = self.draw.uniform(-0.5, 0.5, 4, 2) * reach
-        rescue = homography_from_corners(square, target + offset)
-        rescue = torch.where(is_plausible(rescue, n)[:, None, None], rescue, self.truth)
+        rescue = displaced(self.truth, self.draw.uniform(-0.5, 0.5, 4, 2) * reach, n)
         return torch.where(lost[:, None, None], rescue, homography)
 
 
@@ -76,8 +66,7 @@ def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress:
     progress
         Share of the run that is done; nothing depends on it here.
     """
-    inner = model.module if hasattr(model, "module") else model
-    assert isinstance(inner, M)
+    inner = unwrapped(model, M)
     n, truth = batch.template.shape[-1], batch.homography
     guide = _Guide(truth, n, inner.config.radius, seed)
     estimate = model(batch.template, batch.search, guide=guide, steps=(2, 2, 1))
