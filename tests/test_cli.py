@@ -183,6 +183,37 @@ def test_register_starts_at_a_prior(home: Path, tmp_path: Path, wrap: Callable[[
     assert not printed["reliable"]
 
 
+@pytest.mark.parametrize(("prior", "scale"), [("0.5", 1.25), ("1", 2.5)])
+def test_register_takes_a_share_of_the_width_as_a_prior(
+    home: Path, tmp_path: Path, prior: str, scale: float
+) -> None:
+    save(tmp_path / "flat.png", np.full((80, 100, 3), 9, np.uint8))
+    save(tmp_path / "rgb.png", np.full((200, 250, 3), 9, np.uint8))
+    result = run(
+        "register", tmp_path / "flat.png", tmp_path / "rgb.png", "--prior", prior,
+        "--model", home / "tiny", "--json",
+    )  # fmt: skip
+    homography = np.array(json.loads(result.stdout)["homography"])
+    assert homography[0, 0] == pytest.approx(scale)
+    assert homography @ [49.5, 39.5, 1] == pytest.approx([124.5, 99.5, 1])
+
+
+def test_register_takes_a_radiometric_jpeg_alone(home: Path, tmp_path: Path) -> None:
+    tower = Path(__file__).parents[1] / "examples" / "samples" / "tower_rjpeg" / "original_radiometric.jpg"
+    result = run(
+        "register", tower, "--model", home / "tiny", "--orientation", "any", "--interpolation", "nearest",
+        "-o", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [(printed[side]["width"], printed[side]["height"]) for side in ("ir", "rgb")] == [
+        (180, 180),
+        (480, 480),
+    ]
+    said = refusal("register", home / "ir.png", "--model", home / "tiny")
+    assert "FLIR" in said
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -20,6 +20,7 @@ from homoreg.priors import (
     same_view,
     scattered_fields,
     spread_priors,
+    strain,
 )
 from homoreg.registration import Registration
 
@@ -174,3 +175,17 @@ def test_any_orientation_tries_quarter_turns_and_mirror_images() -> None:
 def test_an_unknown_orientation_is_refused() -> None:
     with pytest.raises(InputError, match="orientation is 'left'; expected 'upright' or 'any'"):
         starts("auto", "left")
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_similarities_are_not_strained(mirror: int) -> None:
+    turned = torch.tensor([[0.9, -1.2 * mirror, 30], [1.2, 0.9 * mirror, -5], [0, 0, 1]], dtype=torch.float64)
+    assert strain(turned, IR) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_strain_is_in_px_at_128() -> None:
+    """Scales of 3.3 and 3.0 are 5 % off the similarity of 3.15 between them, along both axes."""
+    for side in (128, 640):
+        stretched = torch.diag(torch.tensor([3.3, 3.0, 1.0], dtype=torch.float64))
+        half = (side - 1) / 2 * 128 / side
+        assert strain(stretched, (side, side)) == pytest.approx(half * 2**0.5 * 0.15 / 3.15)

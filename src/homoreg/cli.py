@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from homoreg.audit import Audit
     from homoreg.evaluation import Evaluation
+    from homoreg.imaging.resampling import Interpolation
+    from homoreg.priors import Orientation
     from homoreg.registrar import Effort, Registrar
     from homoreg.registration import Registration
     from homoreg.synthesis.dataset import SkyDataSet
@@ -82,44 +84,64 @@ def main() -> None:
 
 @main.command()
 @click.argument("ir")
-@click.argument("rgb")
+@click.argument("rgb", required=False)
 @click.option("-o", "--out", metavar="DIR", help="Write pictures and JSON into this folder.")
 @click.option("--model", default="m120", show_default=True, help="Name, folder or OWNER/NAME.")
 @click.option(
     "--prior",
     default="auto",
     show_default=True,
-    metavar="FILE|auto",
-    help="JSON file with a 3x3 matrix, infrared px to RGB px, to start from.",
+    metavar="auto|same-view|SHARE|FILE",
+    help="Where to start: SHARE of the RGB's width that the infrared covers, or a JSON FILE with a 3x3 "
+    "matrix, infrared px to RGB px.",
+)
+@click.option(
+    "--orientation",
+    type=click.Choice(["upright", "any"]),
+    default="upright",
+    show_default=True,
+    help="Whether to try quarter turns and mirror images too.",
 )
 @_effort
+@click.option(
+    "--interpolation",
+    type=click.Choice(["linear", "nearest"]),
+    default="linear",
+    show_default=True,
+    help="Of the warped infrared image in --out; nearest keeps its values as they are.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 1 if the result is not reliable.")
 @click.option("--device", help="cpu or cuda.  [default: cpu]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def register(
     ir: str,
-    rgb: str,
+    rgb: str | None,
     out: str | None,
     model: str,
     prior: str,
+    orientation: Orientation,
     effort: Effort,
+    interpolation: Interpolation,
     strict: bool,
     device: str | None,
     as_json: bool,
 ) -> None:
     """Register the infrared image IR to the RGB image RGB.
 
-    Without --out, only the result is printed.
+    A radiometric JPEG of a FLIR camera holds both: give it alone. Without --out, only the result is printed.
     """
     from homoreg.registrar import Registrar
 
     start = _read_prior(prior)
     registrar = Registrar.from_pretrained(model, device=device)
     began = time.perf_counter()
-    result = registrar(ir, rgb, prior=start, effort=effort)
+    if rgb is None:
+        result = registrar.register_rjpeg(ir, prior=start, orientation=orientation, effort=effort)
+    else:
+        result = registrar(ir, rgb, prior=start, orientation=orientation, effort=effort)
     milliseconds = (time.perf_counter() - began) * 1e3
     if out is not None:
-        result.save(out)
+        result.save(out, interpolation=interpolation)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -130,8 +152,8 @@ def register(
         click.get_current_context().exit(UNRELIABLE)
 
 
-def _read_prior(prior: str) -> NDArray[np.float64] | Literal["auto"]:
-    """Matrix from a JSON file: a 3x3 list, or an object that holds one.
+def _read_prior(prior: str) -> NDArray[np.float64] | float | Literal["auto", "same-view"]:
+    """A word, a number, or a matrix from a JSON file: a 3x3 list, or an object that holds one.
 
     Its key is "homography", as --json writes it, or "H_ir_to_rgb", as the samples' files have it.
     """
@@ -139,7 +161,16 @@ def _read_prior(prior: str) -> NDArray[np.float64] | Literal["auto"]:
 
     if prior == "auto":
         return "auto"
-    expected = "expected JSON with a 3x3 matrix, or an object with 'homography' or 'H_ir_to_rgb'"
+    if prior == "same-view":
+        return "same-view"
+    try:
+        return float(prior)
+    except ValueError:
+        pass
+    expected = (
+        "expected JSON with a 3x3 matrix, or an object with 'homography' or 'H_ir_to_rgb' (or auto, "
+        "same-view or a number in place of a file)"
+    )
     try:
         value = json.loads(Path(prior).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from homoreg.errors import InputError
-from homoreg.geometry import compose, fit_matrix
+from homoreg.geometry import compose, fit_matrix, image_corners, transform_points
 from homoreg.imaging.metadata import placement as placement_of_metadata
 from homoreg.imaging.reading import Picture
 from homoreg.registration import Registration
@@ -32,6 +32,7 @@ __all__ = [
     "same_view",
     "scattered_fields",
     "spread_priors",
+    "strain",
 ]
 
 Prior: TypeAlias = Literal["auto", "same-view"] | float | ArrayLike | Tensor | Registration
@@ -135,6 +136,23 @@ def _oriented(placement: Tensor, ir: Size, index: int) -> Tensor:
     c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[index % 4]
     flip = -1 if index >= 4 else 1
     return placement @ _about_centre(ir, ((c * flip, -s), (s * flip, c)))
+
+
+def strain(placement: Tensor, ir: Size) -> float:
+    """How far a placement (3, 3) is from a similarity, as that of two cameras side by side nearly is.
+
+    The mean distance of the corners of the infrared picture from those of the similarity, or mirrored one,
+    that fits best, in px where the infrared picture is 128 px wide on average.
+    """
+    corners = image_corners(*ir, dtype=torch.float64)
+    there = transform_points(placement, corners)
+    here, there = (torch.view_as_complex((c - c.mean(0)).contiguous()) for c in (corners, there))
+    least = math.inf
+    for source in (here, here.conj()):
+        factor = (source.conj() * there).sum() / source.abs().square().sum()
+        rest = (there - factor * source).abs().mean() / factor.abs().clamp_min(1e-12)
+        least = min(least, float(rest) * 128 / math.sqrt(ir[0] * ir[1]))
+    return least
 
 
 def beside(placement: Tensor, ir: Size) -> list[Tensor]:

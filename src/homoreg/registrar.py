@@ -298,6 +298,7 @@ class Registrar:
         path: str | os.PathLike[str],
         *,
         prior: Prior = "auto",
+        orientation: Orientation = "upright",
         effort: Effort = "auto",
         on_unreliable: OnUnreliable = "return",
     ) -> Registration:
@@ -307,9 +308,7 @@ class Registrar:
         ----------
         path
             The file as the camera wrote it, with its visual picture.
-        prior
-            As for a single call; "auto" starts from where the camera says that the pictures lie, if it does.
-        effort, on_unreliable
+        prior, orientation, effort, on_unreliable
             As for a single call.
 
         Returns
@@ -325,7 +324,14 @@ class Registrar:
             As for a single call.
         """
         both = read_rjpeg(path)
-        return self(both.thermal, both.visual, prior=prior, effort=effort, on_unreliable=on_unreliable)
+        return self(
+            both.thermal,
+            both.visual,
+            prior=prior,
+            orientation=orientation,
+            effort=effort,
+            on_unreliable=on_unreliable,
+        )
 
     def register_many(
         self,
@@ -348,7 +354,7 @@ class Registrar:
             Infrared and RGB pictures as for a single call.
         prior
             One for all pairs, or a list with one for each.
-        effort
+        orientation, effort
             As for a single call.
         on_unreliable
             As for a single call; "raise" stops at the first batch with an unreliable result.

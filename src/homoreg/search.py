@@ -28,7 +28,7 @@ from homoreg.errors import InputError
 from homoreg.geometry import compose, image_corners, invert_homography, square_prior, transform_points
 from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyModel
-from homoreg.priors import Guess, same_view
+from homoreg.priors import Guess, same_view, strain
 from homoreg.structure import edge_agreement
 from homoreg.trust import Evidence, Trust
 from homoreg.views import PairViews
@@ -74,10 +74,12 @@ def check_effort(effort: object) -> None:
 class _Candidate:
     """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
 
-    Precision and spread are in px at n = 128, whatever the size of the frames.
+    Precision and spread are in px at n = 128, whatever the size of the frames. ``free`` says that nothing was
+    given to start from.
     """
 
     view: PairViews
+    free: bool
     homography: Tensor
     precision: float = float("-inf")
     spread: float = 0.0
@@ -106,6 +108,7 @@ class _Candidate:
             single=float(self.agreement is None),
             height=height,
             lead=lead,
+            strain=float(np.log1p(strain(self.homography, self.view.ir.size))) if self.free else 0.0,
         )
 
 
@@ -139,13 +142,17 @@ class _Pair:
         self.guess = guess
         self.starts = guess.starts(view.ir, view.rgb)
         self.start = self.starts[0] if guess.place else same_view(view.ir.size, view.rgb.size)
-        self.best = _Candidate(view, self.start)
+        self.best = self.candidate(self.start)
         self.history: list[_Candidate] = []
         self.status = ""
         if view.is_featureless:
             self.status = "featureless"
         elif share_inside(view.to_rgb(self.start, SIZE).numpy(), (3 * SIZE // 2,) * 2, view.rgb.size) == 0:
             self.status = "outside"
+
+    def candidate(self, placement: Tensor) -> _Candidate:
+        """A start."""
+        return _Candidate(self.view, self.guess.place is None, placement)
 
     def others(self) -> list[Tensor]:
         """Placements to try where the best answer is not certain."""
@@ -236,12 +243,12 @@ class Search:
         """Compare the starts of each pair in small frames and start from the answer to the best."""
         for pair, found in zip(pairs, self._compare(pairs, [pair.starts for pair in pairs]), strict=True):
             if found:
-                pair.best = _Candidate(pair.view, found[0].homography)
+                pair.best = pair.candidate(found[0].homography)
 
     def _compare(self, pairs: list[_Pair], placements: list[list[Tensor]]) -> list[list[_Candidate]]:
         """Quick answers of each pair through its placements, the most certain first."""
         jobs = [
-            _Candidate(pair.view, placement)
+            pair.candidate(placement)
             for pair, tried in zip(pairs, placements, strict=True)
             for placement in tried
         ]
@@ -259,7 +266,7 @@ class Search:
     def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
         """Quick looks from other starts; the most certain answers are followed up."""
         rivals = self._compare(pairs, [pair.others() for pair in pairs])
-        jobs = [_Candidate(c.view, c.homography) for tried in rivals for c in tried[: plan.followed]]
+        jobs = [candidate for tried in rivals for candidate in tried[: plan.followed]]
         answers = iter(self._estimate(jobs, SIZE, refine=True))
         leading = []
         for pair, ranked in zip(pairs, rivals, strict=True):
@@ -342,7 +349,9 @@ class Search:
                 agreement = float(np.log(0.1 + moved[k])) if refine and compare else None
                 unit = float(np.log(n / SIZE))  # log of px of this frame per px at n = 128
                 spread = 0.5 * float(np.log(max(variance[k], 1e-12))) - unit
-                found.append(_Candidate(job.view, homography, precisions[k] + unit, spread, agreement))
+                found.append(
+                    _Candidate(job.view, job.free, homography, precisions[k] + unit, spread, agreement)
+                )
         return found
 
     def _initial(self, template: Tensor, search: Tensor, *, refine: bool) -> Tensor | None:

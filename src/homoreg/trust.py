@@ -46,6 +46,9 @@ class Evidence:
         1 where there is no such answer, else 0.
     height, lead
         How far the edges of both images coincide, see :func:`homoreg.structure.edge_agreement`.
+    strain
+        Log of 1 and how far the answer is from a similarity, see :func:`homoreg.priors.strain`; 0 where the
+        caller gave a start, which may be of any shape.
     """
 
     precision: float
@@ -54,6 +57,7 @@ class Evidence:
     single: float = 0.0
     height: float = 0.0
     lead: float = 0.0
+    strain: float = 0.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
         return np.array(dataclasses.astuple(self), dtype or np.float64)
@@ -85,6 +89,7 @@ class Trust:
     confidence_single: float = -0.5
     confidence_height: float = 0.5
     confidence_lead: float = 0.5
+    confidence_strain: float = 0.0
     error_offset: float = 1.5
     error_precision: float = -1.0
     error_spread: float = 0.0
@@ -92,6 +97,7 @@ class Trust:
     error_single: float = 0.5
     error_height: float = 0.0
     error_lead: float = -0.2
+    error_strain: float = 0.0
     threshold: float = 0.5
 
     @classmethod
