@@ -20,8 +20,10 @@ import numpy as np
 import torch
 
 from homoreg import Registrar
+from homoreg.evaluation import weights_digest
 from homoreg.files import atomic_write_text
 from homoreg.geometry import image_corners, invert_homography, transform_points
+from homoreg.pretrained import locate
 
 SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "samples"
 BUNDLED = {
@@ -74,7 +76,8 @@ def main() -> None:
     }
     if arguments.samples:
         sets["samples"] = list(bundled_cases())
-    lines = ["set,case,error_128,error_ir_px,confidence,reliable,seconds"]
+    digest = weights_digest(locate(arguments.model).folder)[:12]
+    lines = ["model,weights,set,case,error_128,error_ir_px,confidence,reliable,seconds"]
     for name, cases in sets.items():
         rows = []
         for case, ir, rgb, truth in cases:
@@ -87,7 +90,9 @@ def main() -> None:
             error = infrared_error(result.homography, known, size)
             row = (error * 128 / size[0], error, result.confidence, result.reliable, seconds)
             rows.append(row)
-            lines.append(f"{name},{case},{row[0]:.3f},{row[1]:.3f},{row[2]:.4f},{row[3]},{row[4]:.3f}")
+            lines.append(
+                f"{registrar.name},{digest},{name},{case},{row[0]:.3f},{row[1]:.3f},{row[2]:.4f},{row[3]},{row[4]:.3f}"
+            )
             print(lines[-1], flush=True)
         scaled, own = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
         sure = np.array([r[3] for r in rows])

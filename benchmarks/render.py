@@ -1,10 +1,12 @@
 """Write the results tables into README, docs and model cards from the committed CSV.
 
     python benchmarks/compare.py --data DIR...
+    python benchmarks/efforts.py --data DIR...
+    python benchmarks/end_to_end.py --data DIR --samples --csv benchmarks/results/end_to_end.csv
     python benchmarks/render.py [--check]
 
-Every figure between the result markers of those pages comes from benchmarks/results/comparison.csv, but for
-what others published: that is PUBLISHED below. ``--check`` changes nothing, and fails if a page is out of
+Every figure between the markers of those pages comes from the CSV files in benchmarks/results, but for what
+others published: that is PUBLISHED below. ``--check`` changes nothing, and fails if a page is out of
 date. Both forms fail if the CSV is about other weights than those that are here or disagrees with the errors
 of the pairs, or the picture does.
 """
@@ -15,6 +17,7 @@ import argparse
 import csv
 import hashlib
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ from homoreg.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, OTHERS = "results", "published"  # what markers can be about
+EFFORTS, TRUST, WHOLE = "efforts", "trust", "end_to_end"  # the same, and the names of CSV files
 LENGTHS = (
     ("mean", "mean"),
     ("std", "std"),
@@ -156,6 +160,64 @@ def published(rows: Sequence[Row]) -> str:
     return markdown(header, lines, 1)
 
 
+def efforts(rows: Sequence[Row]) -> str:
+    """Return efforts by sets, and what a pair costs."""
+    sets = {row["set"]: row["n"] for row in rows}
+    lines: dict[str, list[str]] = {}
+    costs: dict[str, list[float]] = {}
+    for row in rows:
+        costs.setdefault(row["effort"], []).append(float(row["ms"]))
+        share = f"{100 * float(row['under_3']):.0f} %"
+        lines.setdefault(row["effort"], []).append(
+            f"{float(row['mean']):.2f} / {float(row['median']):.2f} / {share} / {float(row['max']):.1f}"
+        )
+    header = ["effort", *(f"{name} ({n})" for name, n in sets.items()), "ms"]
+    table = [[name, *cells, f"{sum(costs[name]) / len(costs[name]):.0f}"] for name, cells in lines.items()]
+    return markdown(header, table, 1)
+
+
+def trust(rows: Sequence[Row]) -> str:
+    """Return what a model said of itself on each set, beside what came true."""
+    header = ["set (pairs)", "< 3 px", "confidence", "AUROC", "ECE", "> 10 px of the surest 80 %"]
+    header += ["surest share with 3 % > 10 px", "reliable", "of these > 10 px", "mismatched refused"]
+    shares = ("far_at_80", "coverage", "accepted", "accepted_far", "refused")
+    lines = []
+    for row in rows:
+        cells = [f"{row['set']} ({row['n']})", percent(row["right"]), percent(row["confidence"])]
+        cells += [f"{float(row[key]):.3f}" if row[key] != "nan" else "–" for key in ("auroc", "ece")]
+        lines.append(cells + [percent(row[key]) for key in shares])
+    return markdown(header, lines, 1)
+
+
+def percent(value: str) -> str:
+    """Return a share as text."""
+    return f"{100 * float(value):.1f} %" if value != "nan" else "–"
+
+
+def whole(rows: Sequence[Row]) -> str:
+    """Return a line a set of whole pictures, and one a bundled sample."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["case"] if row["set"] == "samples" else row["set"], []).append(row)
+    lines = []
+    for name, group in groups.items():
+        errors = [float(row["error_128"]) for row in group]
+        vouched = [row for row in group if row["reliable"] == "True"]
+        own = [float(row["error_ir_px"]) for row in vouched]
+        lines.append(
+            [
+                f"{name} ({len(group)})",
+                f"{statistics.median(errors):.2f}",
+                percent(str(sum(error < 3 for error in errors) / len(errors))),
+                str(len(vouched)),
+                str(sum(float(row["error_128"]) > 10 for row in vouched)),
+                f"{statistics.median(own):.2f}" if own else "–",
+            ]
+        )
+    header = ["set (pictures)", "median", "< 3 px", "reliable", "of these > 10 px", "median, infrared px"]
+    return markdown(header, lines, 1)
+
+
 def markers(about: str) -> tuple[str, str]:
     """Return the lines between which a page has a table."""
     return f"<!-- {about}:begin -->", f"<!-- {about}:end -->"
@@ -180,7 +242,7 @@ def problems(root: Path, rows: Sequence[Row], errors: Sequence[Row]) -> list[str
     found = []
     sets = dict.fromkeys(row["set"] for row in rows)
     for folder in model_folders(root):
-        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+        digest = weights_of(folder)
         measured = {row["set"]: row["weights"] for row in rows if row["method"] == folder.name}
         stale = [name for name in sets if measured.get(name) != digest]
         if stale:
@@ -200,6 +262,17 @@ def problems(root: Path, rows: Sequence[Row], errors: Sequence[Row]) -> list[str
     return found
 
 
+def is_stale(root: Path, rows: Sequence[Row]) -> bool:
+    """Return whether rows are about other weights than those that are here."""
+    here = {folder.name: weights_of(folder) for folder in model_folders(root)}
+    return any(here.get(row["model"]) != row["weights"] for row in rows)
+
+
+def weights_of(folder: Path) -> str:
+    """Return the first digits of the hash of a model's weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+
+
 def read(path: Path) -> list[Row]:
     """Return the lines of a CSV."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -213,14 +286,22 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     check = parser.parse_args(arguments).check
     results = root / "benchmarks" / "results"
     rows, errors = read(results / "comparison.csv"), read(results / "comparison_errors.csv")
+    more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE)}
     wrong = problems(root, rows, errors)
+    wrong += [f"{name}.csv is not about the present weights" for name in more if is_stale(root, more[name])]
     picture = root / "docs" / "images" / "comparison.png"
     source = hashlib.sha256((results / "comparison_errors.csv").read_bytes()).hexdigest()
     if not picture.is_file() or source.encode() not in picture.read_bytes()[:1024]:
         wrong.append(f"{picture.relative_to(root)} does not show these errors")
     tables = {
         root / "README.md": {RESULTS: compact(rows)},
-        root / "docs" / "evaluation.md": {RESULTS: full(rows) + budgets(rows), OTHERS: published(rows)},
+        root / "docs" / "evaluation.md": {
+            RESULTS: full(rows) + budgets(rows),
+            OTHERS: published(rows),
+            EFFORTS: efforts(more[EFFORTS]),
+            TRUST: trust(more[TRUST]),
+            WHOLE: whole(more[WHOLE]),
+        },
         **{folder / "README.md": {RESULTS: card(rows, folder.name)} for folder in model_folders(root)},
     }
     stale = False

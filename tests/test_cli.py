@@ -90,7 +90,7 @@ def test_help_loads_nothing_heavy() -> None:
     ("arguments", "message"),
     [
         (["fly"], "No such command 'fly'"),
-        (["register", "a.png"], "Missing argument 'RGB'"),
+        (["register"], "Missing argument 'IR'"),
         (["eval"], "Missing option '--data'."),
         (["eval", "park"], "Got unexpected argument 'park'; did you mean --data park?"),
         (["eval", "--data", "park", "--batch-size", "0"], "Invalid value for '--batch-size'"),

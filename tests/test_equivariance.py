@@ -134,3 +134,28 @@ def test_the_mapped_corners_move_by_less_than_the_error(
     moved = corners @ after.T
     distance = np.linalg.norm(moved[:, :2] / moved[:, 2:] - before.corners, axis=1).mean()
     assert distance < before.expected_error
+
+
+@pytest.mark.parametrize(("turns", "mirrored"), [(1, False), (2, False), (3, True)])
+def test_turned_and_mirrored_sensors_are_found_where_asked_for(
+    registrar: Registrar, turns: int, mirrored: bool
+) -> None:
+    folder = SAMPLES / "sea_ice"
+    ir = read_image(folder / PAIRS["sea_ice"], role="ir").pixels
+    rgb = read_image(folder / "rgb.jpg", role="rgb").pixels
+    before = registrar(ir, rgb)
+    height, width = ir.shape
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    pixels, columns, rows = (
+        np.ascontiguousarray(np.rot90(one[:, ::-1] if mirrored else one, turns)) for one in (ir, x, y)
+    )
+    after = registrar(pixels, rgb, orientation="any")
+    assert after.reliable
+    places = [(0, 0), (0, -1), (-1, -1), (-1, 0)]
+    turned_height, turned_width = pixels.shape
+    here = np.array([[column % turned_width, row % turned_height, 1] for row, column in places], np.float64)
+    there = here @ after.homography.T
+    original = np.array([[columns[place], rows[place], 1] for place in places], np.float64)
+    expected = original @ before.homography.T
+    distance = np.linalg.norm(there[:, :2] / there[:, 2:] - expected[:, :2] / expected[:, 2:], axis=1).mean()
+    assert distance < before.expected_error

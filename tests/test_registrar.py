@@ -181,7 +181,9 @@ def test_what_the_model_sees_comes_back_in_the_pixels_given(name: str, given: bo
     beside = similarity(1.06, 0.05 * ir_size[0], -0.06 * ir_size[1], turn=0.05)
     registrar = Registrar(Decoder(), name="decoder", trust=plain())
     result = registrar(ir, rgb, prior=truth @ beside if given else "auto")
-    assert result.status == "ok"
+    # Found without a prior, but nothing that two cameras with square pixels see.
+    stretched = name == "unlike aspects" and not given
+    assert result.status == ("uncertain" if stretched else "ok")
     assert corner_error(result, truth) < 2e-3 * rgb_size[0]
     assert result.homography == pytest.approx(truth, rel=0.02, abs=2e-3 * rgb_size[0])
 
@@ -637,7 +639,7 @@ def test_unreliable_results_may_be_returned_warned_of_or_raised(
         warnings.simplefilter("error")
         quiet = registrar(*pictures[0])
     assert not quiet.reliable
-    with pytest.warns(UnreliableWarning, match=r"pair 0.*status 'uncertain', confidence 0\.21") as caught:
+    with pytest.warns(UnreliableWarning, match=r"pair 0.*status 'uncertain', confidence 0\.11") as caught:
         assert registrar(*pictures[0], on_unreliable="warn").status == "uncertain"
     assert caught[0].filename == __file__
     flat = np.full((64, 64, 3), 99, np.uint8)

@@ -145,7 +145,7 @@ def test_what_is_certain_is_looked_at_coarse_then_fine(
 @pytest.mark.parametrize(("width", "largest"), [(128, 256), (500, 512), (900, 1024), (3000, 1024)])
 def test_the_best_effort_looks_at_the_infrared_pictures_own_resolution(width: int, largest: int) -> None:
     model = Same(5.0)
-    find(model, scene(400, 300), None, effort="best", size=(width, 3 * width // 4))
+    find(model, scene(400, 300), None, plain(threshold=0.0), effort="best", size=(width, 3 * width // 4))
     assert max(model.sizes) == largest
 
 
@@ -161,7 +161,8 @@ def test_a_sharper_look_is_kept_only_if_it_is_as_certain() -> None:
 
     start = similarity(0.4, 20, 20)
     for precision, moved in ((5.0, True), (2.0, False)):
-        found = find(Blind(precision), scene(400, 300), start, effort="best", size=(512, 400))
+        trust = plain(threshold=0.0)
+        found = find(Blind(precision), scene(400, 300), start, trust, effort="best", size=(512, 400))
         assert torch.allclose(found.homography, torch.from_numpy(start)) is not moved
         assert found.evidence is not None
         assert found.evidence.agreement == pytest.approx(np.log(0.1)), "the evidence is that of the fine look"
@@ -177,3 +178,23 @@ def test_a_fine_look_that_is_much_less_certain_is_not_kept() -> None:
     assert found.evidence is not None
     assert found.evidence.single == 1
     assert found.homography[0, 2] == pytest.approx(33)
+
+
+def test_an_answer_that_is_as_good_elsewhere_is_a_rival() -> None:
+    """Where everything is as certain everywhere, at most one of the answers is right."""
+    doubtful = find(Same(1.0), scene(300, 300), similarity(1.0, 80, 80), plain(confidence_offset=-1.0))
+    assert doubtful.evidence is not None
+    assert doubtful.evidence.rival == pytest.approx(1.0)
+
+    class Once(Double):
+        """Finds its way back to one place from everywhere."""
+
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            return square_prior(template.shape[-1]), 3.0 * float(search[0].mean() > 0.9), False
+
+    rgb = np.full((300, 300, 3), 40, np.uint8)
+    rgb[60:230, 60:230] = 255
+    rgb[100:180, 100:180, 1:] = 0
+    single = find(Once(), rgb, similarity(1.0, 80, 80), plain(confidence_offset=-2.5))
+    assert single.evidence is not None
+    assert single.evidence.rival < 0.5

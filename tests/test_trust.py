@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homoreg.errors import ConfigError, InputError
-from homoreg.trust import RIDGE, RIGHT, Evidence, Trust, fit_trust
+from homoreg.trust import MOST_STRAIN, RIDGE, RIGHT, Evidence, Trust, fit_trust
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 slopes = st.floats(-20, 20)
 anything = st.floats(allow_nan=True, allow_infinity=True)
-NAMES = [field.name for field in dataclasses.fields(Evidence)]
+NAMES = [field.name for field in dataclasses.fields(Evidence) if field.name != "rival"]
 NEUTRAL = dict.fromkeys((field.name for field in dataclasses.fields(Trust)), 0.0) | {"threshold": 0.5}
 
 Drawn = tuple[list[Evidence], np.ndarray[Any, Any]]
@@ -243,3 +243,18 @@ def test_values_that_cannot_be_fitted_are_refused(precision: float, error: float
     evidence[3], errors[3], weights[3] = Evidence(precision), error, weight
     with pytest.raises(InputError, match="evidence is not finite, an error is NaN or a weight negative; lea"):
         fit_trust(evidence, errors, weights)
+
+
+def test_what_no_two_cameras_side_by_side_can_have_is_not_believed() -> None:
+    trust = Trust()
+    fine, strained = (Evidence(9.0, strain=float(np.log1p(px))) for px in (MOST_STRAIN - 1, MOST_STRAIN + 1))
+    assert trust.confidence(fine) > 0.9
+    assert trust.confidence(strained) == 0
+
+
+def test_of_two_answers_that_are_as_good_at_most_one_is_right() -> None:
+    trust = Trust()
+    alone = trust.confidence(Evidence(2.0))
+    for rival in (0.25, 1.0):
+        assert trust.confidence(Evidence(2.0, rival=rival)) == pytest.approx(alone / (1 + rival))
+    assert trust.expected_error(Evidence(2.0, rival=1.0)) == trust.expected_error(Evidence(2.0))

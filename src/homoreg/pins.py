@@ -127,8 +127,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "54caa40078a588bcdecee8680fe88365eca663bb0a54a67c74544bb4df3283a3",
-            "model.safetensors": "5ae73f1f70b3688c98041411f3085d696bc472961c493301c97f61621949e305",
+            "config.json": "b61a0399b2338abe6d504970b2b91d577d76ab2fb3892bd79cccac4382b8ebe2",
+            "model.safetensors": "ed870c1357a1d9db6566ae4d22f7fa2dfe900051e12b08d0532fe40659b9535d",
         },
     ),
     "m120": Pin(
@@ -136,8 +136,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "99e9a1e7e3f88c1d2d05a373dd1ec64f3970b8e2955a4c042d74ccfc1bc20d48",
-            "model.safetensors": "04a57e2e7e583298368007c87f9013296ae5f37eade1d7b0fb30b3261977d191",
+            "config.json": "0de5e1a6fade7510a8955ec694fb604673caafe497b7d1fd91c4a6bd4c7128e6",
+            "model.safetensors": "c02c08a81d18e44c8fefbfa0f5b90a62526db293150b62c28c40fe5daab5471b",
         },
     ),
     "m175": Pin(
@@ -145,8 +145,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "934f7426e4cebe15518e6cafd48ec74369856072a9c867aeb12b6855e9de7bed",
-            "model.safetensors": "472af38837722372a050741ee090203654123fa6628d78a6054d0d01e86436e9",
+            "config.json": "5cf7a64d815d67b1f02d7d975b88ccf7a0440a454f48108c5ced616e6b723ad5",
+            "model.safetensors": "549e0fff6b9eceaeeaa88d72aa22d8ebdfa18deb76309120fe60c5eae58541fb",
         },
     ),
 }

@@ -269,8 +269,8 @@ class Registrar:
         orientation
             "any" also tries quarter turns and mirror images of the infrared picture.
         effort
-            How many looks to take: "fast" one, "auto" a second in larger frames, and other starts where the
-            result would not be reliable, "best" all of these always and then larger frames, up to the
+            How many looks to take: "fast" one, "auto" a second in larger frames, and before it other starts
+            where the first is not certain, "best" all of these always and then larger frames, up to the
             infrared picture's own resolution. A model that does not rate itself looks once.
         on_unreliable
             What to do where the result is not reliable: "return" it all the same, "warn" with

@@ -6,9 +6,9 @@ another is worth its time:
 
 1. without a prior, quick looks in small frames compare fields of view;
 2. a first look in frames of the size that the model was trained with;
-3. a look through the first answer in frames twice as large, which refines it and says how far both agree;
-4. where the result would not be reliable, quick looks from other starts, of which the most certain are
-   followed up;
+3. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
+   most certain are followed up;
+4. a look through the answer in frames twice as large, which refines it and says how far both agree;
 5. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
 """
 
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from homoreg.errors import InputError
-from homoreg.geometry import compose, image_corners, invert_homography, square_prior, transform_points
+from homoreg.geometry import image_corners, square_prior, transform_points
 from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyModel
 from homoreg.priors import Guess, same_view, strain
 from homoreg.structure import edge_agreement
-from homoreg.trust import Evidence, Trust
+from homoreg.trust import MOST_STRAIN, Evidence, Trust
 from homoreg.views import PairViews
 
 __all__ = ["SIZE", "Effort", "Finding", "Search", "check_effort"]
@@ -42,8 +42,8 @@ SCOUT_SIZE = 64  # of the frames in which placements are compared
 FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
 SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
+APART = 8.0  # px at n = 128: answers further from each other are rivals
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
-APART = 3.0  # px at n = 128: answers closer than this are the same one
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class _Plan:
     """When a look is worth its time."""
 
     good_error: float  # px at n = 128: a first answer that expects less error is not looked at again
-    followed: int  # other starts that are followed up where the result would not be reliable
-    always_others: bool = False  # whether other starts are tried in any case
+    sure: float  # confidence of the first answer from which no other starts are tried
+    followed: int  # other starts that are followed up
     own_resolution: bool = False  # whether frames grow up to the infrared picture's own resolution
 
 
 _PLANS: dict[str, _Plan] = {
-    "fast": _Plan(good_error=float("inf"), followed=0),
-    "auto": _Plan(good_error=0.1, followed=3),
-    "best": _Plan(good_error=0.0, followed=6, always_others=True, own_resolution=True),
-    "twice": _Plan(good_error=0.0, followed=0),  # for the calibration
+    "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0),
+    "auto": _Plan(good_error=0.1, sure=0.8, followed=3),
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, own_resolution=True),
+    "twice": _Plan(good_error=0.0, sure=0.0, followed=0),  # for the calibration
 }
 
 
@@ -84,11 +84,17 @@ class _Candidate:
     precision: float = float("-inf")
     spread: float = 0.0
     agreement: float | None = None
+    rival: float = 0.0
 
     @property
     def answered(self) -> bool:
         """Whether this is an answer in full frames rather than a start."""
         return self.precision > float("-inf")
+
+    @cached_property
+    def strain(self) -> float:
+        """How far it is from a similarity, px at n = 128; 0 where a start was given."""
+        return strain(self.homography, self.view.ir.size) if self.free else 0.0
 
     @cached_property
     def frame(self) -> Tensor:
@@ -108,7 +114,8 @@ class _Candidate:
             single=float(self.agreement is None),
             height=height,
             lead=lead,
-            strain=float(np.log1p(strain(self.homography, self.view.ir.size))) if self.free else 0.0,
+            strain=float(np.log1p(self.strain)),
+            rival=self.rival,
         )
 
 
@@ -143,6 +150,7 @@ class _Pair:
         self.starts = guess.starts(view.ir, view.rgb)
         self.start = self.starts[0] if guess.place else same_view(view.ir.size, view.rgb.size)
         self.best = self.candidate(self.start)
+        self.settled = False
         self.history: list[_Candidate] = []
         self.status = ""
         if view.is_featureless:
@@ -220,9 +228,8 @@ class Search:
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
         self._look(choosing, refine=True, compare=False)
-        self._look([pair for pair in active if self._wants_second(pair, plan)], FINE_SIZE, refine=True)
-        if plan.followed:
-            self._try_others([p for p in active if plan.always_others or self._is_unsure(p)], plan)
+        self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
+        self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
         if plan.own_resolution:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
             self._sharpen(active)
@@ -231,22 +238,25 @@ class Search:
     def _confidence(self, pair: _Pair) -> float:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
 
-    def _wants_second(self, pair: _Pair, plan: _Plan) -> bool:
+    def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
+        # Where two fields of view led to one place already, there is little doubt left.
+        settled = pair.settled and pair.best.strain <= MOST_STRAIN
+        return plan.sure > 1 or (self._confidence(pair) < plan.sure and not settled)
+
+    def _wants_fine(self, pair: _Pair, plan: _Plan) -> bool:
         if plan.good_error in (0.0, float("inf")):
             return plan.good_error == 0.0
         return not pair.best.answered or self.trust.expected_error(pair.best.evidence) >= plan.good_error
-
-    def _is_unsure(self, pair: _Pair) -> bool:
-        return self._confidence(pair) < self.trust.threshold
 
     def _scout(self, pairs: list[_Pair]) -> None:
         """Compare the starts of each pair in small frames and start from the answer to the best."""
         for pair, found in zip(pairs, self._compare(pairs, [pair.starts for pair in pairs]), strict=True):
             if found:
                 pair.best = pair.candidate(found[0].homography)
+                pair.settled = any(_distance(one, found[0]) < APART for one in found[1:])
 
     def _compare(self, pairs: list[_Pair], placements: list[list[Tensor]]) -> list[list[_Candidate]]:
-        """Quick answers of each pair through its placements, the most certain first."""
+        """Quick answers of each pair through its placements, the most certain first, the strained last."""
         jobs = [
             pair.candidate(placement)
             for pair, tried in zip(pairs, placements, strict=True)
@@ -254,7 +264,7 @@ class Search:
         ]
         answers = iter(self._estimate(jobs, SCOUT_SIZE, quick=True))
         found = [[answer for _ in tried if (answer := next(answers))] for tried in placements]
-        return [sorted(one, key=lambda c: c.precision, reverse=True) for one in found]
+        return [sorted(one, key=lambda c: (c.strain > MOST_STRAIN, -c.precision)) for one in found]
 
     def _look(self, pairs: list[_Pair], n: int = SIZE, *, refine: bool = False, compare: bool = True) -> None:
         """Look through the best placement so far, from where the model starts or from the placement."""
@@ -264,35 +274,26 @@ class Search:
             pair.note()
 
     def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
-        """Quick looks from other starts; the most certain answers are followed up."""
-        rivals = self._compare(pairs, [pair.others() for pair in pairs])
-        jobs = [candidate for tried in rivals for candidate in tried[: plan.followed]]
-        answers = iter(self._estimate(jobs, SIZE, refine=True))
-        leading = []
-        for pair, ranked in zip(pairs, rivals, strict=True):
-            found = [answer for _ in ranked[: plan.followed] if (answer := next(answers))]
-            best = max(found, key=lambda c: c.precision, default=None)
-            if best is not None and (not pair.best.answered or self._is_elsewhere(best, pair.best)):
-                leading.append((pair, best))
-        again = self._estimate([best for _, best in leading], FINE_SIZE, refine=True)
-        for (pair, _), candidate in zip(leading, again, strict=True):
-            if candidate is not None and (
-                not pair.best.answered or self.trust.confidence(candidate.evidence) > self._confidence(pair)
-            ):
-                pair.best = candidate
+        """Quick looks from other starts; the most certain answers are followed up, and the best kept.
 
-    @staticmethod
-    def _is_elsewhere(one: _Candidate, other: _Candidate) -> bool:
-        """Whether two answers differ by more than the reach of a refinement would mend."""
-        inside = compose(
-            one.view.to_template(SIZE),
-            invert_homography(other.homography),
-            one.homography,
-            invert_homography(one.view.to_template(SIZE)),
-        )
-        corners = image_corners(SIZE, SIZE, dtype=inside.dtype)
-        distance = (transform_points(inside, corners) - corners).norm(dim=-1).mean()
-        return not bool(distance < APART)
+        Where texture repeats itself, an answer one period off looks good by itself, and more so in larger
+        frames: what tells it is that another is more precise in frames of the same size.
+        """
+        placements = self._compare(pairs, [pair.others() for pair in pairs])
+        jobs = [candidate for tried in placements for candidate in tried[: plan.followed]]
+        answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
+        for pair, ranked in zip(pairs, placements, strict=True):
+            found = [answer for _ in ranked[: plan.followed] if (answer := next(answers))]
+            found += [pair.best] if pair.best.answered else []
+            if found:
+                confidence = [self.trust.confidence(one.evidence) for one in found]
+                best = found[int(np.argmax(confidence))]
+                elsewhere = [
+                    c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART
+                ]
+                rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
+                pair.best = dataclasses.replace(best, rival=rival)
+                pair.note()
 
     def _sharpen(self, pairs: list[_Pair]) -> None:
         """Refine in ever larger frames, up to the infrared picture's own resolution.
@@ -304,7 +305,7 @@ class Search:
             chosen = [
                 pair
                 for pair in pairs
-                if pair.best.answered and max(pair.view.ir.size) > 0.75 * n and not self._is_unsure(pair)
+                if max(pair.view.ir.size) > 0.75 * n and self._confidence(pair) >= self.trust.threshold
             ]
             found = self._estimate([pair.best for pair in chosen], n, refine=True)
             for pair, finer in zip(chosen, found, strict=True):
@@ -350,7 +351,13 @@ class Search:
                 unit = float(np.log(n / SIZE))  # log of px of this frame per px at n = 128
                 spread = 0.5 * float(np.log(max(variance[k], 1e-12))) - unit
                 found.append(
-                    _Candidate(job.view, job.free, homography, precisions[k] + unit, spread, agreement)
+                    dataclasses.replace(
+                        job,
+                        homography=homography,
+                        precision=precisions[k] + unit,
+                        spread=spread,
+                        agreement=agreement,
+                    )
                 )
         return found
 
@@ -362,6 +369,15 @@ class Search:
         square = square_prior(n, dtype=torch.float32).to(self.device).expand(len(template), 3, 3)
         starter = None if refine else self.find_starter()
         return square if starter is None else starter(template, search).homography.float()
+
+
+def _distance(one: _Candidate, other: _Candidate) -> float:
+    """Mean distance of the corners that two answers for one pair map, px at n = 128 of the one."""
+    size = one.view.ir.size
+    corners = image_corners(*size, dtype=torch.float64)
+    here, there = transform_points(one.homography, corners), transform_points(other.homography, corners)
+    side = (here.roll(-1, 0) - here).norm(dim=-1).mean().clamp_min(1e-9)
+    return float((here - there).norm(dim=-1).mean() / side * SIZE)
 
 
 def _corner_distance(homographies: Tensor, n: int) -> Tensor:

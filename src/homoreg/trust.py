@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from homoreg.errors import ConfigError, InputError
 
-__all__ = ["RIGHT", "Evidence", "Trust", "fit_trust"]
+__all__ = ["MOST_STRAIN", "RIGHT", "Evidence", "Trust", "fit_trust"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 RIGHT = 3.0
 """An estimate is right if its mean corner error is under so many px at n = 128."""
 
+MOST_STRAIN = 7.0  # px at n = 128: without a start, answers further from a similarity are not believed
 RIDGE = 10.0  # pull of the fitted weights to 0, in samples: of evidence scaled to unit deviation
 FEWEST = 20  # samples that can be fitted
 
@@ -49,6 +50,9 @@ class Evidence:
     strain
         Log of 1 and how far the answer is from a similarity, see :func:`homoreg.priors.strain`; 0 where the
         caller gave a start, which may be of any shape.
+    rival
+        Confidence of the best answer elsewhere in frames of the same size, over that of this one; 0 where
+        none was looked for. It has no weight of its own: see :meth:`Trust.confidence`.
     """
 
     precision: float
@@ -58,9 +62,14 @@ class Evidence:
     height: float = 0.0
     lead: float = 0.0
     strain: float = 0.0
+    rival: float = 0.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
-        return np.array(dataclasses.astuple(self), dtype or np.float64)
+        return np.array([getattr(self, name) for name in WEIGHED], dtype or np.float64)
+
+
+WEIGHED = tuple(f.name for f in dataclasses.fields(Evidence) if f.name != "rival")
+"""The evidence that the fitted models weigh."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Trust:
     Parameters
     ----------
     confidence_offset, confidence_precision, ...
-        Of the logistic, one for each field of :class:`Evidence`.
+        Of the logistic, one for each field of :class:`Evidence` but ``rival``.
     error_offset, error_precision, ...
         Of the log of the error.
     threshold
@@ -122,11 +131,15 @@ class Trust:
         return dataclasses.asdict(self)
 
     def confidence(self, evidence: Evidence) -> float:
-        """Probability, 0 to 1, that the mean corner error is under 3 px at n = 128; 0 for NaN."""
+        """Probability, 0 to 1, that the mean corner error is under 3 px at n = 128.
+
+        The logistic, divided by 1 + ``rival``: of two answers that are as good, at most one is right. 0 for
+        NaN, and for an answer without a start that no two cameras side by side can have.
+        """
         odds = self._weigh("confidence", evidence)
-        if math.isnan(odds):
+        if math.isnan(odds) or evidence.strain > math.log1p(MOST_STRAIN):
             return 0.0  # no prediction, no trust
-        return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
+        return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds)))) / (1 + evidence.rival)
 
     def expected_error(self, evidence: Evidence) -> float:
         """Expected mean corner error, px at n = 128; that of a lost estimate for NaN."""
@@ -135,8 +148,8 @@ class Trust:
 
     def _weigh(self, kind: str, evidence: Evidence) -> float:
         total: float = getattr(self, f"{kind}_offset")
-        for name, value in vars(evidence).items():
-            total += getattr(self, f"{kind}_{name}") * value
+        for name in WEIGHED:
+            total += getattr(self, f"{kind}_{name}") * getattr(evidence, name)
         return total
 
 
@@ -193,7 +206,7 @@ def fit_trust(
     log_error = np.log(np.clip(e[known], 0.05, 100.0))
     odds = _fit_logistic(x, (e < RIGHT).astype(np.float64), w)
     errs = _fit_line(x[known], log_error, w[known])
-    names = [f.name for f in dataclasses.fields(Evidence)]
+    names = list(WEIGHED)
     return Trust(
         **{f"confidence_{name}": float(value) for name, value in zip([*names, "offset"], odds, strict=True)},
         **{f"error_{name}": float(value) for name, value in zip([*names, "offset"], errs, strict=True)},

@@ -50,6 +50,8 @@ from homoreg.models.layers import (
 __all__ = ["FlowStep", "Guide", "M", "MConfig"]
 
 STRIDES = (8, 4, 2)
+CONTRAST_WINDOW = 17  # px: side of the neighbourhood that sets the local contrast
+CONTRAST_FLOOR = 0.01  # deviation, in images of [0, 1], under which contrast counts as noise
 FINE = 192  # side in px from which a frame shows a given start in more detail than the training did
 Guide = Callable[[Tensor, int], Tensor]
 """Training only: maps the homography at the entry of a level of given stride to the one to start from."""
@@ -107,7 +109,7 @@ class Encoder(nn.Module):
         w2, w4, w8 = config.width2, config.width4, config.width8
         self.stems = nn.ModuleDict(
             {
-                side: nn.Sequential(conv_norm_relu(3, w2, stride=2, kernel=5), ResidualBlock(w2))
+                side: nn.Sequential(conv_norm_relu(4, w2, stride=2, kernel=5), ResidualBlock(w2))
                 for side in ("infrared", "rgb")
             }
         )
@@ -121,12 +123,34 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
         """Map (B, 3, n, n) to feature maps at 1/8, 1/4 and 1/2."""
-        f2 = self.stems[side](standardize(image).contiguous(memory_format=torch.channels_last))
+        f2 = self.stems[side](_prepare(image))
         f4 = self.down4(f2)
         f8 = self.down8(f4)
         f4 = self.head4(f4) + _double(self.up4(f8))
         f2 = self.head2(f2 + _double(self.up2(f4)))
         return self.head8(f8), f4, f2
+
+
+def _prepare(image: Tensor) -> Tensor:
+    """Four channels: the standardized image, and its grey values by local contrast.
+
+    Much of a thermal picture may lie in a narrow band of its range, far below a few hot spots. Divided by
+    the deviation around each pixel (local contrast normalisation: Jarrett et al., ICCV 2009), what lies
+    there weighs as much as the rest.
+    """
+    grey = image.mean(dim=1, keepdim=True)
+    grey = grey - _mean_around(grey)
+    local = 0.5 * grey / (_mean_around(grey.square()).sqrt() + CONTRAST_FLOOR)
+    return torch.cat([standardize(image), local], dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def _mean_around(x: Tensor) -> Tensor:
+    """Mean over the window around each pixel of (B, 1, H, W), as far as it lies in the image."""
+    radius = CONTRAST_WINDOW // 2
+    for size in ((CONTRAST_WINDOW, 1), (1, CONTRAST_WINDOW)):
+        pad = (radius, 0) if size[1] == 1 else (0, radius)
+        x = F.avg_pool2d(x, size, stride=1, padding=pad, count_include_pad=False)
+    return x
 
 
 def _no_autocast(like: Tensor) -> torch.autocast:

@@ -29,6 +29,7 @@ class AppearanceConfig:
     stretch: float = 0.7  # percentile stretch of the infrared
     gamma: float = 0.5
     polarity: float = 0.3  # white-hot to black-hot
+    faint: float = 0.0  # infrared in a narrow band of its range, but for a few hot spots
     curve: float = 0.08  # non-monotone tone curve of the infrared
     patchwork: float = 0.05  # a tone curve that changes over the frame
     palette: float = 0.35  # colour palette on the infrared
@@ -130,6 +131,8 @@ def _gamma(x: Tensor, log_range: float, draw: Draw, index: Tensor) -> Tensor:
 def pseudo_infrared(rgb: Tensor, draw: Draw) -> Tensor:
     """Make an infrared image from RGB: a random channel mix through a random tone curve.
 
+    Half of the images are mixed with one in which surfaces of like colour have one temperature each.
+
     Parameters
     ----------
     rgb
@@ -152,7 +155,24 @@ def pseudo_infrared(rgb: Tensor, draw: Draw) -> Tensor:
     second = _look_up(grey, _random_curve(draw, 6))
     field = _smooth_field(draw, height, width) * _column(draw.chance(0.5).float())
     mixed = torch.lerp(first, second, field)
+    surfaces = _surfaces(rgb, draw)
+    mixed = torch.lerp(mixed, surfaces, _column(draw.chance(0.5).float() * draw.uniform(0.6, 1.0)))
     return _blur(mixed, torch.where(draw.chance(0.5), draw.uniform(0.4, 1.5), 0.0))
+
+
+def _surfaces(rgb: Tensor, draw: Draw, count: int = 8) -> Tensor:
+    """Give surfaces of like colour one random temperature each, whatever their brightness: (B, 1, H, W).
+
+    Colours are shared out softly between those of ``count`` random pixels.
+    """
+    height, width = rgb.shape[-2:]
+    place = draw.integers(height * width, count)
+    flat = rgb.flatten(2)
+    centre = flat.gather(2, place[:, None].expand(-1, 3, -1))
+    distance = torch.cdist(flat.transpose(1, 2), centre.transpose(1, 2))
+    sharpness = draw.log_uniform(10.0, 40.0)[:, None, None]
+    share = torch.softmax(-distance * sharpness, dim=2)
+    return torch.einsum("bpk,bk->bp", share, draw.uniform(0.0, 1.0, count)).view(-1, 1, height, width)
 
 
 def infrared_appearance(infrared: Tensor, draw: Draw, config: AppearanceConfig) -> Tensor:
@@ -173,8 +193,18 @@ def infrared_appearance(infrared: Tensor, draw: Draw, config: AppearanceConfig) 
         Shape (B, 3, H, W), in [0, 1].
     """
     height, width = infrared.shape[-2:]
+
+    def faint(members: Tensor, index: Tensor) -> Tensor:
+        # A few hot spots take most of the range, or all of it is left unused.
+        knee = _column(draw.uniform(0.3, 0.9)[index])
+        slope = _column(draw.log_uniform(0.1, 0.5)[index])
+        rest = _column(draw.chance(0.5).float()[index]) * (1 - slope * knee) / (1 - knee)
+        dim = slope * members.minimum(knee) + rest * (members - knee).clamp_min(0)
+        return dim + _column(draw.uniform(0.0, 0.2)[index])
+
     x = draw.sometimes(config.stretch, infrared, lambda m, _: _stretch(m, 0.01, 0.99))
     x = draw.sometimes(config.gamma, x, lambda m, i: _gamma(m, 0.7, draw, i))
+    x = draw.sometimes(config.faint, x, faint)
     x = draw.sometimes(config.polarity, x, lambda m, _: 1 - m)
     x = draw.sometimes(config.curve, x, lambda m, i: _look_up(m, _random_curve(draw, 5)[i]))
 

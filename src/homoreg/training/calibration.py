@@ -34,7 +34,7 @@ _MISMATCHED_WEIGHT = 0.3  # of a pair that has no answer, beside one that has
 _EARLIER_WEIGHT = 0.5  # of an answer that was looked at again, beside the last
 _OTHERS = 5  # every so many batches go through other starts where they are uncertain
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_FAR, _MOST_FAR, _MOST_ACCEPTED = 10.0, 0.03, 0.01
+_FAR, _MOST_FAR, _MOST_ACCEPTED = 10.0, 0.005, 0.01
 
 
 @dataclass(frozen=True)
