@@ -122,6 +122,7 @@ def test_a_slow_case_is_read_again_and_then_a_failure(
     taken = iter([3.0, 0.1, 3.0, 2.5])  # the first one was held up, the second one is slow
     monkeypatch.setattr(harness, "_timed", lambda *_: (next(taken), ("refused", [])))
     monkeypatch.setattr(harness, "_limit_memory", lambda: None)
+    monkeypatch.setattr(harness, "_peak", lambda: 2**20)
     harness.child(1, 3, seed=1)
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["failed"], first["seconds"]) == ([], 0.1)
@@ -133,6 +134,6 @@ def test_too_much_memory_is_a_failure(
 ) -> None:
     monkeypatch.setattr(harness, "_timed", lambda *_: (0.1, ("picture", [])))
     monkeypatch.setattr(harness, "_limit_memory", lambda: None)
-    monkeypatch.setattr(harness, "MEMORY", 2**20)
+    monkeypatch.setattr(harness, "_peak", lambda: harness.MEMORY + 2**20)
     harness.child(1, 2, seed=1)
     assert "MiB are resident" in json.loads(capsys.readouterr().out)["failed"][0]
