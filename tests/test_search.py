@@ -10,7 +10,7 @@ from torch import Tensor
 
 from homoreg.geometry import square_prior
 from homoreg.imaging.reading import read_image
-from homoreg.priors import given
+from homoreg.priors import FIELD_RATIOS, given
 from homoreg.search import Finding, Search
 from homoreg.trust import Trust
 from homoreg.views import PairViews
@@ -198,3 +198,21 @@ def test_an_answer_that_is_as_good_elsewhere_is_a_rival() -> None:
     single = find(Once(), rgb, similarity(1.0, 80, 80), plain(confidence_offset=-2.5))
     assert single.evidence is not None
     assert single.evidence.rival < 0.5
+
+
+def test_the_second_best_field_of_view_is_looked_at_where_the_best_leaves_doubt() -> None:
+    class Fickle(Double):
+        """Prefers bright views in small frames and dark ones in larger ones."""
+
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n, mean = template.shape[-1], float(search.mean())
+            return square_prior(n), 8 * mean if n < 128 else 4 - 4 * mean, False
+
+    y, x = np.mgrid[-150:150, -200:200]
+    rgb = np.repeat((255 * np.exp(-((x / 90) ** 2) - (y / 90) ** 2)).astype(np.uint8)[..., None], 3, axis=2)
+    scales = []
+    for offset in (-3.0, 9.0):
+        found = find(Fickle(), rgb, None, plain(confidence_offset=offset), size=(160, 120))
+        scales.append(float(found.homography[0, 0]) / 400 * 160)
+    narrowest, next_one = sorted(FIELD_RATIOS)[:2]
+    assert scales == pytest.approx([next_one, narrowest])

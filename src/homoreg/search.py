@@ -5,7 +5,8 @@ look is the placement of the next. After each look the evidence (see :mod:`homor
 another is worth its time:
 
 1. without a prior, quick looks in small frames compare fields of view;
-2. a first look in frames of the size that the model was trained with;
+2. a first look in frames of the size that the model was trained with, and where it leaves doubt another
+   through the second best field of view;
 3. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
    most certain are followed up;
 4. a look through the answer in frames twice as large, which refines it and says how far both agree;
@@ -43,6 +44,7 @@ FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
 SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
 APART = 8.0  # px at n = 128: answers further from each other are rivals
+DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
 
@@ -227,7 +229,6 @@ class Search:
         choosing = [pair for pair in active if len(pair.starts) > 1]
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
-        self._look(choosing, refine=True, compare=False)
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
         if plan.own_resolution:
@@ -249,11 +250,26 @@ class Search:
         return not pair.best.answered or self.trust.expected_error(pair.best.evidence) >= plan.good_error
 
     def _scout(self, pairs: list[_Pair]) -> None:
-        """Compare the starts of each pair in small frames and start from the answer to the best."""
-        for pair, found in zip(pairs, self._compare(pairs, [pair.starts for pair in pairs]), strict=True):
+        """Compare the starts of each pair in small frames, and look through the answers to the best two.
+
+        The second one only where the first leaves doubt.
+        """
+        scouted = self._compare(pairs, [pair.starts for pair in pairs])
+        for pair, found in zip(pairs, scouted, strict=True):
             if found:
                 pair.best = pair.candidate(found[0].homography)
                 pair.settled = any(_distance(one, found[0]) < APART for one in found[1:])
+        self._look(pairs, refine=True, compare=False)
+        doubtful = [
+            (pair, pair.candidate(found[1].homography))
+            for pair, found in zip(pairs, scouted, strict=True)
+            if len(found) > 1 and self._confidence(pair) < DOUBTFUL
+        ]
+        seconds = self._estimate([second for _, second in doubtful], SIZE, refine=True, compare=False)
+        for (pair, _), second in zip(doubtful, seconds, strict=True):
+            if second is not None and self.trust.confidence(second.evidence) > self._confidence(pair):
+                pair.best = second
+                pair.note()
 
     def _compare(self, pairs: list[_Pair], placements: list[list[Tensor]]) -> list[list[_Candidate]]:
         """Quick answers of each pair through its placements, the most certain first, the strained last."""
