@@ -180,7 +180,7 @@ def test_an_unknown_orientation_is_refused() -> None:
 @pytest.mark.parametrize("mirror", [1, -1])
 def test_similarities_are_not_strained(mirror: int) -> None:
     turned = torch.tensor([[0.9, -1.2 * mirror, 30], [1.2, 0.9 * mirror, -5], [0, 0, 1]], dtype=torch.float64)
-    assert strain(turned, IR) == pytest.approx(0, abs=1e-9)
+    assert strain(turned, IR, RGB) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_strain_is_in_px_at_128() -> None:
@@ -188,4 +188,12 @@ def test_the_strain_is_in_px_at_128() -> None:
     for side in (128, 640):
         stretched = torch.diag(torch.tensor([3.3, 3.0, 1.0], dtype=torch.float64))
         half = (side - 1) / 2 * 128 / side
-        assert strain(stretched, (side, side)) == pytest.approx(half * 2**0.5 * 0.15 / 3.15)
+        assert strain(stretched, (side, side), (500, 500)) == pytest.approx(half * 2**0.5 * 0.15 / 3.15)
+
+
+def test_a_stretched_rgb_picture_is_no_strain() -> None:
+    """As that of a 4:3 camera in a 16:9 file."""
+    stretch = torch.diag(torch.tensor([1.0, 0.75, 1.0], dtype=torch.float64))
+    turned = torch.tensor([[5.9, -1.2, 30], [1.2, 5.9, -5], [0, 0, 1]], dtype=torch.float64)
+    assert strain(stretch @ turned, IR, RGB) == pytest.approx(0, abs=1e-9)
+    assert strain(stretch @ turned, IR, (800, 600)) > 5

@@ -458,7 +458,7 @@ def test_many_pairs_give_the_results_of_single_calls(
     together = untrained.register_many((pair for pair in pictures), effort="fast", batch_size=batch_size)
     assert len(together) == len(alone)
     for one, other in zip(together, alone, strict=True):
-        assert np.abs(one.corners - other.corners).max() < 1e-3
+        assert np.abs(one.corners - other.corners).max() < 5e-3
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert (one.status, one.reliable, one.model) == (other.status, other.reliable, other.model)
 

@@ -138,19 +138,25 @@ def _oriented(placement: Tensor, ir: Size, index: int) -> Tensor:
     return placement @ _about_centre(ir, ((c * flip, -s), (s * flip, c)))
 
 
-def strain(placement: Tensor, ir: Size) -> float:
+def strain(placement: Tensor, ir: Size, rgb: Size) -> float:
     """How far a placement (3, 3) is from a similarity, as that of two cameras side by side nearly is.
 
     The mean distance of the corners of the infrared picture from those of the similarity, or mirrored one,
-    that fits best, in px where the infrared picture is 128 px wide on average.
+    that fits best, in px where the infrared picture is 128 px wide on average. The RGB picture counts as it
+    is, or as stretched to its aspect from that of the infrared picture, whichever fits better.
     """
     corners = image_corners(*ir, dtype=torch.float64)
     there = transform_points(placement, corners)
-    here, there = (torch.view_as_complex((c - c.mean(0)).contiguous()) for c in (corners, there))
+    unstretched = there * torch.tensor([1.0, rgb[0] * ir[1] / (rgb[1] * ir[0])], dtype=torch.float64)
+    return min(_strain(corners, there, ir), _strain(corners, unstretched, ir))
+
+
+def _strain(here: Tensor, there: Tensor, ir: Size) -> float:
+    source, target = (torch.view_as_complex((c - c.mean(0)).contiguous()) for c in (here, there))
     least = math.inf
-    for source in (here, here.conj()):
-        factor = (source.conj() * there).sum() / source.abs().square().sum()
-        rest = (there - factor * source).abs().mean() / factor.abs().clamp_min(1e-12)
+    for one in (source, source.conj()):
+        factor = (one.conj() * target).sum() / one.abs().square().sum()
+        rest = (target - factor * one).abs().mean() / factor.abs().clamp_min(1e-12)
         least = min(least, float(rest) * 128 / math.sqrt(ir[0] * ir[1]))
     return least
 

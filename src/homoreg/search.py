@@ -44,6 +44,8 @@ FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
 SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
 APART = 8.0  # px at n = 128: answers further from each other are rivals
+FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
+CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
@@ -96,7 +98,7 @@ class _Candidate:
     @cached_property
     def strain(self) -> float:
         """How far it is from a similarity, px at n = 128; 0 where a start was given."""
-        return strain(self.homography, self.view.ir.size) if self.free else 0.0
+        return strain(self.homography, self.view.ir.size, self.view.rgb.size) if self.free else 0.0
 
     @cached_property
     def frame(self) -> Tensor:
@@ -240,9 +242,12 @@ class Search:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
 
     def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
-        # Where two fields of view led to one place already, there is little doubt left.
-        settled = pair.settled and pair.best.strain <= MOST_STRAIN
-        return plan.sure > 1 or (self._confidence(pair) < plan.sure and not settled)
+        # Without a start others were compared already: where two led to one place, little doubt is left.
+        confidence = self._confidence(pair)
+        if pair.guess.place is None and plan.sure <= 1:
+            settled = pair.settled and pair.best.strain <= MOST_STRAIN
+            return confidence < min(plan.sure, FREE_SURE) and not settled
+        return confidence < plan.sure
 
     def _wants_fine(self, pair: _Pair, plan: _Plan) -> bool:
         if plan.good_error in (0.0, float("inf")):
@@ -252,7 +257,7 @@ class Search:
     def _scout(self, pairs: list[_Pair]) -> None:
         """Compare the starts of each pair in small frames, and look through the answers to the best two.
 
-        The second one only where the first leaves doubt.
+        The second one only where it is about as precise and the first leaves doubt.
         """
         scouted = self._compare(pairs, [pair.starts for pair in pairs])
         for pair, found in zip(pairs, scouted, strict=True):
@@ -263,7 +268,9 @@ class Search:
         doubtful = [
             (pair, pair.candidate(found[1].homography))
             for pair, found in zip(pairs, scouted, strict=True)
-            if len(found) > 1 and self._confidence(pair) < DOUBTFUL
+            if len(found) > 1
+            and found[1].precision > found[0].precision - CLOSE
+            and self._confidence(pair) < DOUBTFUL
         ]
         seconds = self._estimate([second for _, second in doubtful], SIZE, refine=True, compare=False)
         for (pair, _), second in zip(doubtful, seconds, strict=True):
