@@ -1,12 +1,13 @@
 """What each effort costs and reaches, and how far a model's own word can be trusted.
 
-    python benchmarks/efforts.py --data DIR... [--model m120] [--out DIR] [--limit N]
+    python benchmarks/efforts.py --data DIR... [--model m120] [--out DIR] [--limit N] [--one-place NAME...]
 
 --data takes sets in SkyData's folder layout. The folder --out, benchmarks/results by default, gets
 efforts.csv: errors and processor time a pair of every effort on N pairs of each set, evenly spread; and
 trust.csv: confidence against errors on the whole sets, and what was refused of pairs that do not belong
 together, with the default effort. One thread. `python benchmarks/render.py` writes both into the
-documentation.
+documentation. The wrong partners of a set named by --one-place, all of whose pairs show the same place, come
+from the set after it.
 """
 
 from __future__ import annotations
@@ -74,18 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--limit", type=int, default=40, help="pairs of each set for the efforts")
     parser.add_argument("--mismatches", type=int, default=24, help="pairs of each kind and set")
+    parser.add_argument("--one-place", nargs="+", default=["aerial_nir"], metavar="NAME")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     registrar = Registrar.from_pretrained(chosen.model)
     about = {"model": registrar.name, "weights": weights_digest(locate(chosen.model).folder)[:12]}
     efforts, trusts = [], []
-    for folder in chosen.data:
-        pairs = SkyDataSet(folder)
+    sets = [SkyDataSet(folder) for folder in chosen.data]
+    for pairs, following in zip(sets, [*sets[1:], sets[0]], strict=True):
         for effort in get_args(Effort):
             efforts.append({**about, **measure(registrar, pairs, chosen.limit, effort)})
             print(efforts[-1], file=sys.stderr, flush=True)
         whole = evaluate(registrar, pairs, progress=True)
-        row = audit(registrar, whole, pairs, mismatches=chosen.mismatches).row()
+        strangers = following if pairs.name in chosen.one_place else None
+        row = audit(registrar, whole, pairs, mismatches=chosen.mismatches, strangers=strangers).row()
         del row["method"]
         trusts.append({**about, **row})
         print(trusts[-1], file=sys.stderr, flush=True)

@@ -74,6 +74,20 @@ def test_every_kind_of_mismatch_is_put_to_the_registrar(park: SkyDataSet) -> Non
         assert not np.array_equal(ir, templates[number])
 
 
+def test_wrong_partners_come_from_a_set_of_strangers_where_there_is_one(
+    park: SkyDataSet, tmp_path: Path
+) -> None:
+    write_set(tmp_path / "town", 4, reach=9)
+    town = SkyDataSet(tmp_path / "town")
+    keen = Keen(park)
+    evaluation = evaluate(keen, park)
+    keen.asked.clear()
+    found = audit(keen, evaluation, park, mismatches=3, strangers=town)
+    assert found.refused["partner"].all()
+    partners = [ir for ir, _ in keen.asked[:3]]
+    assert all(any(np.array_equal(ir, pair.template) for pair in town) for ir in partners)
+
+
 def test_more_mismatches_than_pairs_are_one_of_each(park: SkyDataSet) -> None:
     keen = Keen(park)
     found = audit(keen, evaluate(keen, park), park, mismatches=99)

@@ -313,7 +313,7 @@ def test_eval_audits_the_confidence(home: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = run(
         "eval", "--model", home / "tiny", "--effort", "fast", "--calibration", "--mismatches", "1",
-        "--plot", tmp_path / "trust.png", "--data", home / "park",
+        "--plot", tmp_path / "trust.png", "--strangers", home / "city", "--data", home / "park",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     errors, audits = result.stdout.split("\n\n")
@@ -326,8 +326,9 @@ def test_eval_audits_the_confidence(home: Path, tmp_path: Path) -> None:
     assert f"written to {tmp_path / 'trust.png'}" in result.stderr
 
 
-def test_eval_draws_only_what_it_measured(home: Path, tmp_path: Path) -> None:
-    result = run("eval", "--data", home / "park", "--plot", tmp_path / "trust.png")
+@pytest.mark.parametrize("option", [("--plot", "trust.png"), ("--strangers", "city")])
+def test_eval_draws_only_what_it_measured(home: Path, option: tuple[str, str]) -> None:
+    result = run("eval", "--data", home / "park", option[0], home / option[1])
     assert result.exit_code == 2
     assert "give both" in result.stderr
 

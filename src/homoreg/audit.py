@@ -105,7 +105,12 @@ class Audit:
 
 
 def audit(
-    registrar: Registers, evaluation: Evaluation, dataset: SkyDataSet, *, mismatches: int = 24
+    registrar: Registers,
+    evaluation: Evaluation,
+    dataset: SkyDataSet,
+    *,
+    mismatches: int = 24,
+    strangers: SkyDataSet | None = None,
 ) -> Audit:
     """Compare a registrar's confidence with the errors of an evaluation, and try it on mismatched pairs.
 
@@ -119,6 +124,10 @@ def audit(
         The set.
     mismatches
         Pairs of each kind of mismatch to try, evenly from the set; at most all.
+    strangers
+        Whose infrared images are the wrong partners. By default those of the set itself, from pairs half of
+        it away. A set whose pairs show one place again and again needs another, of the same size n: its
+        own infrared images belong to its other RGB images, too.
 
     Returns
     -------
@@ -139,7 +148,7 @@ def audit(
     for kind in MISMATCHES if mismatches > 0 else ():
         pairs = [dataset[number] for number in chosen.tolist()]
         images = [
-            (_mismatched(kind, pair, dataset, number), pair.search)
+            (_mismatched(kind, pair, strangers or dataset, number), pair.search)
             for pair, number in zip(pairs, chosen.tolist(), strict=True)
         ]
         priors = [np.asarray(square_prior(pair.size).numpy(), np.float64) for pair in pairs]
@@ -155,7 +164,7 @@ def audit(
     )
 
 
-def _mismatched(kind: str, pair: FrozenPair, dataset: SkyDataSet, number: int) -> Bytes:
+def _mismatched(kind: str, pair: FrozenPair, strangers: SkyDataSet, number: int) -> Bytes:
     """An infrared image that does not belong to a pair's RGB image."""
     if kind == "upside-down":
         return np.ascontiguousarray(pair.template[::-1, ::-1])
@@ -164,7 +173,7 @@ def _mismatched(kind: str, pair: FrozenPair, dataset: SkyDataSet, number: int) -
     if kind == "noise":
         return np.random.default_rng(number).integers(0, 256, pair.template.shape, np.uint8)
     # Half a set away: neighbouring pairs of a set often show the same place.
-    return dataset[(number + len(dataset) // 2) % len(dataset)].template
+    return strangers[(number + len(strangers) // 2) % len(strangers)].template
 
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (

@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -231,6 +232,12 @@ def _describe(result: Registration, milliseconds: float) -> str:
     type=click.IntRange(min=0),
     help="With --calibration: pairs of each kind that do not belong together, a set.",
 )
+@click.option(
+    "--strangers",
+    metavar="DIR",
+    help="With --calibration: a set whose infrared images belong to none of the others', where all pairs of "
+    "one show the same place.",
+)
 @click.option("--plot", "plot_path", metavar="FILE", help="With --calibration: draw its curves, as PNG.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 def evaluate(
@@ -245,6 +252,7 @@ def evaluate(
     effort: Effort,
     calibration: bool,
     mismatches: int,
+    strangers: str | None,
     plot_path: str | None,
     markdown: bool,
 ) -> None:
@@ -253,7 +261,7 @@ def evaluate(
     Prints corner errors in px, beside the row of doing nothing. The method is m120 unless --model or
     --method says otherwise.
     """
-    from homoreg.audit import format_audits, plot_audits
+    from homoreg.audit import audit, format_audits, plot_audits
     from homoreg.baselines import get_baseline
     from homoreg.evaluation import format_table, write_csv
     from homoreg.registrar import Registrar
@@ -265,11 +273,16 @@ def evaluate(
     for method in methods:
         get_baseline(method)  # a misspelt name should not surface after minutes of work
     sets = [SkyDataSet(place, split) for place in places]
-    if plot_path is not None and not calibration:
-        raise click.UsageError("--plot draws what --calibration finds; give both.")
+    for option, value in (("--plot draws what", plot_path), ("--strangers is for what", strangers)):
+        if value is not None and not calibration:
+            raise click.UsageError(f"{option} --calibration finds; give both.")
     registrars = {model: Registrar.from_pretrained(model, device=device) for model in models}
     paced = {model: _Paced(registrar, effort) for model, registrar in registrars.items()}
-    rows, audits = _evaluate_all(sets, paced, methods, batch_size, mismatches if calibration else None)
+    ask = None
+    if calibration:
+        others = None if strangers is None else SkyDataSet(strangers, split)
+        ask = partial(audit, mismatches=mismatches, strangers=others)
+    rows, audits = _evaluate_all(sets, paced, methods, batch_size, ask)
     click.echo(format_table(rows, markdown=markdown))
     if audits:
         click.echo("\n" + format_audits(audits))
@@ -298,10 +311,9 @@ def _evaluate_all(
     models: Mapping[str, _Paced],
     methods: Sequence[str],
     batch_size: int,
-    mismatches: int | None,
+    ask: Callable[..., Audit] | None,
 ) -> tuple[list[Evaluation], list[Audit]]:
-    """Rows set by set, doing nothing first; and audits of the models unless ``mismatches`` is None."""
-    from homoreg.audit import audit
+    """Rows set by set, doing nothing first; and audits of the models where ``ask`` makes them."""
     from homoreg.evaluation import do_nothing, evaluate, weights_digest
     from homoreg.pretrained import locate
 
@@ -313,8 +325,8 @@ def _evaluate_all(
             rows.append(
                 evaluate(paced, pairs, name=paced.name, weights=digest, batch_size=batch_size, progress=True)
             )
-            if mismatches is not None:
-                audits.append(audit(paced, rows[-1], pairs, mismatches=mismatches))
+            if ask is not None:
+                audits.append(ask(paced, rows[-1], pairs))
         rows += [evaluate(method, pairs, progress=True) for method in methods if method != "nothing"]
     return rows, audits
 
