@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,52 @@ def test_the_evidence_says_how_far_an_answer_moved() -> None:
     assert second is found.evidence
 
 
+def test_the_evidence_says_how_far_the_mirrored_pair_leads() -> None:
+    # It always answers a shift of (3, 4) px: (6, 8) after two looks, but (-3, 4) in mirrored pictures.
+    shift = torch.from_numpy(similarity(1.0, 35, 36))
+    found = find(Same(3.0, homography=shift), scene(192, 192), PROTOCOL, effort="twice")
+    assert [evidence.unmirrored for _, evidence in found.history] == [1, 1, 0]
+    assert [evidence.mirrored for _, evidence in found.history[:2]] == [0, 0]
+    assert found.evidence is not None
+    assert found.evidence.mirrored == pytest.approx(np.log(0.1 + np.hypot(9, 4) * 128 / 127))
+    torch.testing.assert_close(found.homography, found.history[1][0], atol=0, rtol=0)
+
+
+def test_what_the_pictures_show_is_found_in_the_mirror_too() -> None:
+    class Matching(Double):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            wanted, seen = (image.mean(0).numpy()[:: n // 64, :: n // 64] for image in (template, search))
+            scores = cv2.matchTemplate(seen, wanted, cv2.TM_CCOEFF_NORMED)
+            y, x = np.unravel_index(scores.argmax(), scores.shape)
+            return torch.from_numpy(similarity(1.0, x * n / 64, y * n / 64)), 0.0, False
+
+    rgb = scene(192, 192, seed=5)
+    views = PairViews(read_image(rgb[20:148, 44:172], role="rgb"), read_image(rgb, role="rgb"))
+    search = Search(Matching(), plain(), torch.device("cpu"), lambda: None)
+    found = search.run([views], [given(PROTOCOL)])[0]
+    assert found.evidence is not None
+    assert found.homography[0, 2] == pytest.approx(44, abs=1)
+    assert found.evidence.mirrored < np.log(0.1 + 2.0)
+
+
+def test_a_mirrored_pair_that_leads_nowhere_counts_as_far_away() -> None:
+    class Lost(Same):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            homography, precision, _ = super().answer(template, search)
+            return homography, precision, len(self.sizes) == 3
+
+    found = find(Lost(3.0), scene(192, 192), PROTOCOL, effort="twice")
+    assert found.evidence is not None
+    assert found.evidence.mirrored == pytest.approx(np.log(0.1 + 128))
+
+
+def test_clear_answers_are_not_looked_at_in_the_mirror() -> None:
+    found = find(Same(3.0), scene(192, 192), PROTOCOL, plain(confidence_offset=9.0, error_offset=9.0))
+    assert found.evidence is not None
+    assert found.evidence.unmirrored == 1
+
+
 def test_the_spread_is_that_of_the_corners_at_128_px() -> None:
     class Wide(Same):
         def forward(self, template: Tensor, search: Tensor, **options: Any) -> Any:
@@ -131,7 +178,8 @@ def _looks(prior: NDArray[Any] | None) -> list[int]:
         ("fast", PROTOCOL, [128]),
         ("auto", PROTOCOL, [128, 256]),
         ("auto", None, [64, 128, 256]),
-        ("twice", PROTOCOL, [128, 256]),
+        ("best", PROTOCOL, [128, 64, 128, 256, 128, 256]),
+        ("twice", PROTOCOL, [128, 256, 128]),
     ],
 )
 def test_what_is_certain_is_looked_at_coarse_then_fine(

@@ -10,7 +10,8 @@ another is worth its time:
 3. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
    most certain are followed up;
 4. a look through the answer in frames twice as large, which refines it and says how far both agree;
-5. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
+5. where that leaves doubt, a look at both pictures mirrored, matched anew: what is right is found again;
+6. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
+CLEAR = 0.95  # confidence from which the mirrored pictures are not looked at
+LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
 
@@ -57,14 +60,15 @@ class _Plan:
     good_error: float  # px at n = 128: a first answer that expects less error is not looked at again
     sure: float  # confidence of the first answer from which no other starts are tried
     followed: int  # other starts that are followed up
+    clear: float = CLEAR  # confidence from which the mirrored pictures are not looked at
     own_resolution: bool = False  # whether frames grow up to the infrared picture's own resolution
 
 
 _PLANS: dict[str, _Plan] = {
-    "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0),
+    "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0, clear=0.0),
     "auto": _Plan(good_error=0.1, sure=0.8, followed=3),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, own_resolution=True),
-    "twice": _Plan(good_error=0.0, sure=0.0, followed=0),  # for the calibration
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, own_resolution=True),
+    "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
 }
 
 
@@ -79,7 +83,7 @@ class _Candidate:
     """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
 
     Precision and spread are in px at n = 128, whatever the size of the frames. ``free`` says that nothing was
-    given to start from.
+    given to start from; ``through`` is the placement that frames of SIZE were last seen through.
     """
 
     view: PairViews
@@ -88,7 +92,19 @@ class _Candidate:
     precision: float = float("-inf")
     spread: float = 0.0
     agreement: float | None = None
+    mirrored: float | None = None
     rival: float = 0.0
+    through: Tensor | None = None
+
+    def informed(self, *, mirrored: float | None = None, rival: float | None = None) -> _Candidate:
+        """The same answer, of which more is known."""
+        one = dataclasses.replace(
+            self,
+            mirrored=self.mirrored if mirrored is None else mirrored,
+            rival=self.rival if rival is None else rival,
+        )
+        one.__dict__.update({name: vars(self)[name] for name in ("frame", "edges") if name in vars(self)})
+        return one
 
     @property
     def answered(self) -> bool:
@@ -106,16 +122,21 @@ class _Candidate:
         return self.view.search(self.homography, SIZE)
 
     @cached_property
+    def edges(self) -> tuple[float, float]:
+        """How far the edges of both pictures coincide: height and lead."""
+        return edge_agreement(self.view.template(SIZE)[0].mean(0).numpy(), self.frame[0].mean(0).numpy())
+
+    @cached_property
     def evidence(self) -> Evidence:
         """All that speaks for it."""
-        height, lead = edge_agreement(
-            self.view.template(SIZE)[0].mean(0).numpy(), self.frame[0].mean(0).numpy()
-        )
+        height, lead = self.edges
         return Evidence(
             precision=self.precision,
             spread=self.spread,
             agreement=self.agreement or 0.0,
             single=float(self.agreement is None),
+            mirrored=self.mirrored or 0.0,
+            unmirrored=float(self.mirrored is None),
             height=height,
             lead=lead,
             strain=float(np.log1p(self.strain)),
@@ -233,6 +254,7 @@ class Search:
         self._look([pair for pair in active if len(pair.starts) == 1])
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
+        self._mirror([pair for pair in active if self._confidence(pair) < plan.clear])
         if plan.own_resolution:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
             self._sharpen(active)
@@ -315,8 +337,22 @@ class Search:
                     c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART
                 ]
                 rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
-                pair.best = dataclasses.replace(best, rival=rival)
+                pair.best = best.informed(rival=rival)
                 pair.note()
+
+    def _mirror(self, pairs: list[_Pair]) -> None:
+        """Look at both pictures mirrored, and note how far what is matched there is from the best answer.
+
+        To a network a mirrored pair is another pair: right answers come back, guesses seldom do.
+        """
+        jobs = [
+            (pair, pair.candidate(through)) for pair in pairs if (through := pair.best.through) is not None
+        ]
+        others = self._estimate([job for _, job in jobs], SIZE, mirror=True)
+        for (pair, _), other in zip(jobs, others, strict=True):
+            far = _distance(pair.best, other) if other is not None else LOST
+            pair.best = pair.best.informed(mirrored=float(np.log(0.1 + min(far, LOST))))
+            pair.note()
 
     def _sharpen(self, pairs: list[_Pair]) -> None:
         """Refine in ever larger frames, up to the infrared picture's own resolution.
@@ -345,10 +381,12 @@ class Search:
         refine: bool = False,
         quick: bool = False,
         compare: bool = True,
+        mirror: bool = False,
     ) -> list[_Candidate | None]:
         """Run the model through the candidates' homographies, at template size n; None where it is lost.
 
         ``refine`` starts from the placement itself; ``compare`` then keeps how far the answer went from it.
+        ``mirror`` shows the model both frames mirrored.
         """
         found: list[_Candidate | None] = []
         chunk = max(1, CHUNK * SIZE**2 // max(n, SIZE) ** 2)
@@ -358,9 +396,13 @@ class Search:
             search = torch.cat(
                 [job.frame if n == SIZE else job.view.search(job.homography, n) for job in part]
             ).to(self.device)
+            if mirror:
+                template, search = template.flip(-1), search.flip(-1)
             initial = self._initial(template, search, refine=refine)
             estimate = self.model(template, search, initial=initial, quick=quick)
             homographies = estimate.homography.cpu().double()
+            if mirror:
+                homographies = _mirrored(3 * n // 2) @ homographies @ _mirrored(n)
             moved = _corner_distance(homographies, n).tolist()
             variance = estimate.covariance.diagonal(dim1=-2, dim2=-1).cpu().double().mean((1, 2)).tolist()
             precisions = estimate.log_precision.cpu().double().tolist()
@@ -380,6 +422,7 @@ class Search:
                         precision=precisions[k] + unit,
                         spread=spread,
                         agreement=agreement,
+                        through=job.homography if n == SIZE else job.through,
                     )
                 )
         return found
@@ -392,6 +435,11 @@ class Search:
         square = square_prior(n, dtype=torch.float32).to(self.device).expand(len(template), 3, 3)
         starter = None if refine else self.find_starter()
         return square if starter is None else starter(template, search).homography.float()
+
+
+def _mirrored(side: int) -> Tensor:
+    """The map of a frame onto itself that swaps left and right, (3, 3) float64."""
+    return torch.tensor([[-1, 0, side - 1], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
 
 
 def _distance(one: _Candidate, other: _Candidate) -> float:

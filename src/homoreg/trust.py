@@ -45,6 +45,11 @@ class Evidence:
         started from; 0 where there is none.
     single
         1 where there is no such answer, else 0.
+    mirrored
+        Log of 0.1 px and the mean distance between the corners of this answer and of the one that is found
+        anew in both pictures mirrored; 0 where there is none.
+    unmirrored
+        1 where there is no such answer, else 0.
     height, lead
         How far the edges of both images coincide, see :func:`homoreg.structure.edge_agreement`.
     strain
@@ -59,6 +64,8 @@ class Evidence:
     spread: float = 0.0
     agreement: float = 0.0
     single: float = 0.0
+    mirrored: float = 0.0
+    unmirrored: float = 0.0
     height: float = 0.0
     lead: float = 0.0
     strain: float = 0.0
@@ -96,6 +103,8 @@ class Trust:
     confidence_spread: float = 0.0
     confidence_agreement: float = -0.5
     confidence_single: float = -0.5
+    confidence_mirrored: float = 0.0
+    confidence_unmirrored: float = 0.0
     confidence_height: float = 0.5
     confidence_lead: float = 0.5
     confidence_strain: float = 0.0
@@ -104,6 +113,8 @@ class Trust:
     error_spread: float = 0.0
     error_agreement: float = 0.5
     error_single: float = 0.5
+    error_mirrored: float = 0.0
+    error_unmirrored: float = 0.0
     error_height: float = 0.0
     error_lead: float = -0.2
     error_strain: float = 0.0
