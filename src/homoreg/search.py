@@ -7,10 +7,11 @@ another is worth its time:
 1. without a prior, quick looks in small frames compare fields of view;
 2. a first look in frames of the size that the model was trained with, and where it leaves doubt another
    through the second best field of view;
-3. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
+3. where that leaves doubt, the same look at both pictures mirrored, upside down and turned: to a network they
+   are other pictures, in which right answers come back and guesses seldom do;
+4. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
    most certain are followed up;
-4. a look through the answer in frames twice as large, which refines it and says how far both agree;
-5. where that leaves doubt, a look at both pictures mirrored, matched anew: what is right is found again;
+5. a look through the answer in frames twice as large, which refines it and says how far both agree;
 6. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
 """
 
@@ -20,6 +21,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -48,7 +50,8 @@ APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
-CLEAR = 0.95  # confidence from which the mirrored pictures are not looked at
+CLEAR = 0.95  # confidence from which mirrored pictures are not looked at
+FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
@@ -60,7 +63,7 @@ class _Plan:
     good_error: float  # px at n = 128: a first answer that expects less error is not looked at again
     sure: float  # confidence of the first answer from which no other starts are tried
     followed: int  # other starts that are followed up
-    clear: float = CLEAR  # confidence from which the mirrored pictures are not looked at
+    clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
     own_resolution: bool = False  # whether frames grow up to the infrared picture's own resolution
 
 
@@ -83,7 +86,8 @@ class _Candidate:
     """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
 
     Precision and spread are in px at n = 128, whatever the size of the frames. ``free`` says that nothing was
-    given to start from; ``through`` is the placement that frames of SIZE were last seen through.
+    given to start from, ``through`` is the placement that frames of SIZE were last seen through, and ``flip``
+    how both pictures are shown: 0 as they are, else one of FLIPS.
     """
 
     view: PairViews
@@ -95,6 +99,7 @@ class _Candidate:
     mirrored: float | None = None
     rival: float = 0.0
     through: Tensor | None = None
+    flip: int = 0
 
     def informed(self, *, mirrored: float | None = None, rival: float | None = None) -> _Candidate:
         """The same answer, of which more is known."""
@@ -176,6 +181,7 @@ class _Pair:
         self.start = self.starts[0] if guess.place else same_view(view.ir.size, view.rgb.size)
         self.best = self.candidate(self.start)
         self.settled = False
+        self.witnesses: list[_Candidate] = []
         self.history: list[_Candidate] = []
         self.status = ""
         if view.is_featureless:
@@ -191,10 +197,18 @@ class _Pair:
         """Placements to try where the best answer is not certain."""
         return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
 
+    def weigh(self, candidate: _Candidate) -> _Candidate:
+        """Add how far the answer is from those in pictures that were shown otherwise."""
+        others = [one for one in self.witnesses if one.flip != candidate.flip]
+        if not others:
+            return candidate
+        distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
+        return candidate.informed(mirrored=float(np.log(0.1 + np.array(distances)).mean()))
+
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is much less certain."""
         if candidate is not None and candidate.precision > self.best.precision - SLACK:
-            self.best = candidate
+            self.best = self.weigh(candidate)
 
     def note(self) -> None:
         """Keep the present answer for the record."""
@@ -252,9 +266,9 @@ class Search:
         choosing = [pair for pair in active if len(pair.starts) > 1]
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
+        self._mirror([pair for pair in active if self._confidence(pair) < plan.clear])
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
-        self._mirror([pair for pair in active if self._confidence(pair) < plan.clear])
         if plan.own_resolution:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
             self._sharpen(active)
@@ -318,6 +332,21 @@ class Search:
             pair.keep(candidate)
             pair.note()
 
+    def _mirror(self, pairs: list[_Pair]) -> None:
+        """Take the first look at both pictures shown otherwise."""
+        jobs = [
+            dataclasses.replace(pair.candidate(pair.best.through), flip=flip)
+            for pair in pairs
+            if pair.best.through is not None
+            for flip in FLIPS
+        ]
+        answers = iter(zip(jobs, self._estimate(jobs, SIZE), strict=True))
+        for pair in pairs:
+            if pair.best.through is not None:
+                pair.witnesses = [pair.best] + [answer or job for job, answer in islice(answers, len(FLIPS))]
+                pair.best = pair.weigh(pair.best)
+                pair.note()
+
     def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
         """Quick looks from other starts; the most certain answers are followed up, and the best kept.
 
@@ -329,7 +358,8 @@ class Search:
         answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
         for pair, ranked in zip(pairs, placements, strict=True):
             found = [answer for _ in ranked[: plan.followed] if (answer := next(answers))]
-            found += [pair.best] if pair.best.answered else []
+            found += [one for one in pair.witnesses if one.answered and one.flip]
+            found = [pair.weigh(one) for one in found] + ([pair.best] if pair.best.answered else [])
             if found:
                 confidence = [self.trust.confidence(one.evidence) for one in found]
                 best = found[int(np.argmax(confidence))]
@@ -339,20 +369,6 @@ class Search:
                 rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
                 pair.best = best.informed(rival=rival)
                 pair.note()
-
-    def _mirror(self, pairs: list[_Pair]) -> None:
-        """Look at both pictures mirrored, and note how far what is matched there is from the best answer.
-
-        To a network a mirrored pair is another pair: right answers come back, guesses seldom do.
-        """
-        jobs = [
-            (pair, pair.candidate(through)) for pair in pairs if (through := pair.best.through) is not None
-        ]
-        others = self._estimate([job for _, job in jobs], SIZE, mirror=True)
-        for (pair, _), other in zip(jobs, others, strict=True):
-            far = _distance(pair.best, other) if other is not None else LOST
-            pair.best = pair.best.informed(mirrored=float(np.log(0.1 + min(far, LOST))))
-            pair.note()
 
     def _sharpen(self, pairs: list[_Pair]) -> None:
         """Refine in ever larger frames, up to the infrared picture's own resolution.
@@ -381,34 +397,32 @@ class Search:
         refine: bool = False,
         quick: bool = False,
         compare: bool = True,
-        mirror: bool = False,
     ) -> list[_Candidate | None]:
         """Run the model through the candidates' homographies, at template size n; None where it is lost.
 
         ``refine`` starts from the placement itself; ``compare`` then keeps how far the answer went from it.
-        ``mirror`` shows the model both frames mirrored.
         """
         found: list[_Candidate | None] = []
         chunk = max(1, CHUNK * SIZE**2 // max(n, SIZE) ** 2)
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
-            template = torch.cat([job.view.template(n) for job in part]).to(self.device)
+            template = torch.cat([_shown(job.view.template(n), job.flip) for job in part]).to(self.device)
             search = torch.cat(
-                [job.frame if n == SIZE else job.view.search(job.homography, n) for job in part]
+                [
+                    _shown(job.frame if n == SIZE else job.view.search(job.homography, n), job.flip)
+                    for job in part
+                ]
             ).to(self.device)
-            if mirror:
-                template, search = template.flip(-1), search.flip(-1)
             initial = self._initial(template, search, refine=refine)
             estimate = self.model(template, search, initial=initial, quick=quick)
             homographies = estimate.homography.cpu().double()
-            if mirror:
-                homographies = _mirrored(3 * n // 2) @ homographies @ _mirrored(n)
             moved = _corner_distance(homographies, n).tolist()
             variance = estimate.covariance.diagonal(dim1=-2, dim2=-1).cpu().double().mean((1, 2)).tolist()
             precisions = estimate.log_precision.cpu().double().tolist()
             diverged = estimate.diverged.cpu().tolist()
             for k, job in enumerate(part):
-                homography = job.view.compose(job.homography, homographies[k], n)
+                answer = _flip(job.flip, 3 * n // 2) @ homographies[k] @ _flip(job.flip, n)
+                homography = job.view.compose(job.homography, answer, n)
                 if diverged[k] or not bool(torch.isfinite(homography).all()):
                     found.append(None)
                     continue
@@ -437,9 +451,17 @@ class Search:
         return square if starter is None else starter(template, search).homography.float()
 
 
-def _mirrored(side: int) -> Tensor:
-    """The map of a frame onto itself that swaps left and right, (3, 3) float64."""
-    return torch.tensor([[-1, 0, side - 1], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+def _shown(frames: Tensor, flip: int) -> Tensor:
+    """Frames (B, 3, H, W) as they are, or turned over."""
+    axes = [axis for bit, axis in ((1, -1), (2, -2)) if flip & bit]
+    return frames.flip(axes) if axes else frames
+
+
+def _flip(flip: int, side: int) -> Tensor:
+    """The map of a frame onto itself that turns it over, (3, 3) float64; its own inverse."""
+    x, y = (-1 if flip & bit else 1 for bit in (1, 2))
+    last = side - 1
+    return torch.tensor([[x, 0, last * (x < 0)], [0, y, last * (y < 0)], [0, 0, 1]], dtype=torch.float64)
 
 
 def _distance(one: _Candidate, other: _Candidate) -> float:

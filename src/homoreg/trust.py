@@ -46,10 +46,10 @@ class Evidence:
     single
         1 where there is no such answer, else 0.
     mirrored
-        Log of 0.1 px and the mean distance between the corners of this answer and of the one that is found
-        anew in both pictures mirrored; 0 where there is none.
+        Log of 0.1 px and the mean distance between the corners of this answer and of those that are found
+        in both pictures mirrored, in the mean over these; 0 where there are none.
     unmirrored
-        1 where there is no such answer, else 0.
+        1 where there are none, else 0.
     height, lead
         How far the edges of both images coincide, see :func:`homoreg.structure.edge_agreement`.
     strain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,9 @@ def _rows(search: Search, trials: Sequence[Trial], effort: Literal["auto", "twic
             last = k == len(finding.history)
             error = min(trial.error(homography.numpy()), 100.0) if trial.truth is not None else float("inf")
             yield _Row(evidence, error, weight if last else weight * _EARLIER_WEIGHT, last)
+            if not evidence.unmirrored:  # clear answers are judged without it
+                blind = dataclasses.replace(evidence, mirrored=0.0, unmirrored=1.0)
+                yield _Row(blind, error, weight * _EARLIER_WEIGHT, False)
 
 
 def _choose_threshold(confidence: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
