@@ -12,6 +12,7 @@ from homoreg.models import ARCHITECTURES
 from homoreg.models.storage import read_config
 from homoreg.pins import PINS, REQUIRED_FILES, UNPUBLISHED_OWNER, Pin, find_mismatch
 from homoreg.pretrained import embedded_folder, is_embedded
+from tests.scenes import infrared_of, save, scene
 
 DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in REQUIRED_FILES}
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -40,6 +41,25 @@ def test_the_files_at_hand_are_the_pinned_ones(name: str) -> None:
     mismatch = find_mismatch(folder, pin.files)
     assert mismatch is None, f"{mismatch} differs; pin {name} again: homoreg publish {name} --dry-run"
     assert read_config(folder)["architecture"] == pin.architecture
+
+
+@pytest.mark.parametrize("name", [name for name in PINS if folder_of(name).is_dir()])
+def test_the_card_of_a_registered_model_is_complete_and_its_usage_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (folder_of(name) / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: homoreg\nlicense: apache-2.0\n")
+    results = card.partition("<!-- results:begin -->")[2].partition("<!-- results:end -->")[0]
+    assert f"| {name} |" in results
+    for part in ("| licence stated |", "\n## Training\n", "\n## Limits\n"):
+        assert part in card
+    (usage,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    save(tmp_path / "rgb.jpg", scene(96, 120))
+    save(tmp_path / "infrared.tiff", infrared_of(scene(96, 120))[16:80, 20:100])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(usage, f"{name}/README.md", "exec"), names)
+    assert names["result"].homography.shape == (3, 3)
 
 
 def test_weights_are_small_enough_to_carry() -> None:

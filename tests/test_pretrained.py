@@ -105,14 +105,21 @@ def test_what_is_no_name_is_refused(name: Any) -> None:
         "a b",
         "a\nb",
         "a" * 300,
+        5,
     ],
 )
-def test_a_revision_that_could_lead_astray_is_refused(revision: str) -> None:
+def test_a_revision_that_could_lead_astray_is_refused(revision: Any) -> None:
     with pytest.raises(InputError, match="expected a branch, a tag or a commit"):
         locate("ana/small", revision=revision)
-    if revision and "\n" not in revision:
+    if isinstance(revision, str) and revision and "\n" not in revision:
         with pytest.raises(InputError, match="expected a branch, a tag or a commit"):
             locate(f"ana/small@{revision}")
+
+
+@pytest.mark.parametrize("name", ["m120", "ana/small"])
+def test_a_cache_that_is_no_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="cache_dir is 5; expected a folder"):
+        locate(name, cache_dir=5)  # type: ignore[arg-type]
 
 
 def test_arguments_that_contradict_each_other(tmp_path: Path) -> None:
@@ -141,6 +148,12 @@ def checkout(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_a_checkout_has_the_weights_that_are_not_embedded(checkout: Path) -> None:
     assert locate("tiny").folder == checkout / "weights" / "tiny"
     assert isinstance(models.create("tiny"), models.M)
+
+
+def test_the_checkout_goes_before_the_hub(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PINS, "tiny", Pin("m", "ana/tiny", "0" * 40, PINS["tiny"].files))
+    source = locate("tiny")
+    assert (source.folder, source.commit) == (checkout / "weights" / "tiny", None)
 
 
 def test_the_package_goes_before_the_checkout(checkout: Path, model: Path) -> None:

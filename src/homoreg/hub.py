@@ -38,6 +38,7 @@ BUSY = (408, 429, 500, 502, 503, 504)
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ETAG = re.compile(r"[\w-]{1,128}", re.ASCII)  # becomes a file name in the cache
+_TOKEN = re.compile(r"[!-~]+")
 _NAME = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"(?![^@]*(?:--|\.\.|\.git(?:@|$)))({_NAME}/{_NAME})(?:@(.+))?", re.ASCII)
 _REVISION = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock$))[A-Za-z0-9_][\w.+/-]{0,249}(?<![/.])", re.ASCII)
@@ -65,7 +66,7 @@ def split_repository(text: str) -> tuple[str | None, str | None]:
     return (None, None) if match is None else (match[1], match[2])
 
 
-def checked_revision(revision: str | None) -> str:
+def checked_revision(revision: object) -> str:
     """Return the revision, or the main branch for None.
 
     Raises
@@ -75,9 +76,18 @@ def checked_revision(revision: str | None) -> str:
     """
     if revision is None:
         return "main"
-    if not _REVISION.fullmatch(str(revision)):
+    if not isinstance(revision, str) or not _REVISION.fullmatch(revision):
         raise InputError(f"revision is {revision!r}; expected a branch, a tag or a commit")
     return revision
+
+
+def _check_token(token: object) -> None:
+    """Refuse what cannot be sent, here: the client's error shows it, and it may be a token and a line end."""
+    if not (token is None or isinstance(token, bool) or (isinstance(token, str) and _TOKEN.fullmatch(token))):
+        raise InputError(
+            "token is empty, holds a space, a line end or another character that no access token has, or is "
+            "no text; pass the bare token, True for the one that is logged in, or False for none"
+        )
 
 
 def download(request: Request) -> Path:
@@ -100,6 +110,7 @@ def download(request: Request) -> Path:
     """
     from huggingface_hub import constants
 
+    _check_token(request.token)
     offline = request.local_files_only or constants.is_offline_mode()
     if offline and request.force_download:
         raise InputError("force_download is set, but HF_HUB_OFFLINE forbids downloads; unset one of them")
@@ -292,11 +303,12 @@ def push(
     HubError
         If the Hub cannot be reached or refuses.
     InputError
-        If repository or revision cannot be a name.
+        If repository or revision cannot be a name, or the token none.
     """
-    if split_repository(repository) != (repository, None):
+    if split_repository(str(repository)) != (repository, None):
         raise InputError(f"repository is {repository!r}; expected OWNER/NAME, such as 'ana/thermal-m'")
     branch = checked_revision(revision)
+    _check_token(token)
     with _translated(Request(repository, branch, token=token)):
         from huggingface_hub import CommitOperationAdd
 
@@ -351,6 +363,8 @@ def _explained(error: Exception, request: Request) -> HomoregError:
             f"{request} does not have both config.json and model.safetensors; homoreg reads safetensors "
             "only and never pickles (.bin, .pt): ask its owner to add them"
         )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubError(f"HF_HUB_OFFLINE forbids the network, which {request} needs; unset it")
     if isinstance(error, errors.LocalTokenNotFoundError):
         return HubError(f"token is True, but nobody is logged in; {login}")
     if isinstance(error, errors.LocalEntryNotFoundError):

@@ -96,12 +96,14 @@ def locate(
     OutputError
         If the cache cannot be written.
     InputError
-        If the arguments contradict each other.
+        If the arguments contradict each other, or one cannot be what it is for.
     """
     if local_files_only and force_download:
         raise InputError("local_files_only and force_download are both set; choose one")
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"the model is a {type(name).__name__}; expected a name, a folder or OWNER/NAME")
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise InputError(f"cache_dir is {cache_dir!r}; expected a folder, or None for the client's own")
     options = Request(
         cache_dir=None if cache_dir is None else Path(cache_dir),
         token=token,

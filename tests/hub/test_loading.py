@@ -154,6 +154,20 @@ def test_token_true_wants_a_login(processes: Processes, hub: FakeHub, files: Fil
     assert "nobody is logged in" in outcome.message
 
 
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(
+    processes: Processes, hub: FakeHub, home: Path, folder: Path, files: Files
+) -> None:
+    hub.commit("ana/small", files)
+    tokens = (f"{TOKEN}\n", f"{TOKEN} {TOKEN}", f"{TOKEN}é", "", 5)
+    loads = [step("load", name="ana/small", token=token) for token in tokens]
+    pushed = step("push", str(folder), "ana/new", token=f"{TOKEN}\n")
+    for outcome in processes.run(*loads, pushed, endpoint=hub.endpoint, home=home):
+        assert outcome.error == "InputError", outcome.message
+        assert "pass the bare token" in outcome.message
+        assert TOKEN not in outcome.message
+    assert hub.requests() == []
+
+
 def test_what_is_not_there_is_named(processes: Processes, hub: FakeHub, home: Path, files: Files) -> None:
     hub.commit("ana/small", files)
     hub.commit("ana/no_weights", {"config.json": files["config.json"]})

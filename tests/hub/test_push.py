@@ -76,6 +76,26 @@ def test_a_push_that_is_refused_changes_nothing(processes: Processes, hub: FakeH
     assert set(commit) == {".gitattributes"}
 
 
+def test_a_push_is_refused_where_the_network_or_the_name_is(
+    processes: Processes, hub: FakeHub, folder: Path
+) -> None:
+    offline, *names = processes.run(
+        step("push", str(folder), "ana/new", token=TOKEN),
+        step("push", str(folder), "ana/new@v1", token=TOKEN),
+        step("push", str(folder), "ana", token=TOKEN),
+        step("push", str(folder), 5, token=TOKEN),
+        endpoint=hub.endpoint,
+        HF_HUB_OFFLINE="1",
+        **PLAIN,
+    )
+    assert offline.error == "HubError"
+    assert "HF_HUB_OFFLINE forbids the network" in offline.message
+    for outcome in names:
+        assert outcome.error == "InputError"
+        assert "expected OWNER/NAME" in outcome.message
+    assert hub.requests() == []
+
+
 def test_a_push_without_a_server_is_one_error(processes: Processes, folder: Path) -> None:
     (outcome,) = processes.run(
         step("push", str(folder), "ana/new", token=TOKEN), endpoint="http://127.0.0.1:9", **PLAIN
@@ -156,6 +176,31 @@ def test_publishing_in_one_command(
     assert leftovers(home) == []
 
 
+def test_what_was_published_before_a_failure_is_printed(
+    processes: Processes, hub: FakeHub, home: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    pin = {
+        "architecture": "m",
+        "repository": "old/tiny",
+        "commit": hub.commit("old/tiny", files),
+        "files": {name: sha256(data) for name, data in files.items()},
+    }
+    hub.faults = [Fault("homoreg-second", "POST", times=99, status=403)]
+    *_, outcome = processes.run(
+        step("pin", "first", **pin),
+        step("pin", "second", **pin),
+        step("command", "publish", "first", "second", "--owner", "ana", "--out", str(tmp_path)),
+        endpoint=hub.endpoint,
+        home=home,
+        HF_TOKEN=TOKEN,
+        **PLAIN,
+    )
+    assert outcome.good["code"] == 2
+    assert "access to ana/homoreg-second@main was refused" in outcome.good["stderr"]
+    ((name, printed),) = pins_in(outcome.good["stdout"]).items()
+    assert (name, printed.commit) == ("first", hub.repositories["ana/homoreg-first"].refs["main"])
+
+
 def pins_in(output: str) -> dict[str, Pin]:
     """The printed lines, read as the Python they are."""
     found: dict[str, Pin] = eval("{" + output + "}", {"Pin": Pin})
@@ -174,6 +219,7 @@ def test_all_means_all_and_nothing_means_nothing(processes: Processes, tmp_path:
     )
     pins = pins_in(whole.good["stdout"])
     assert list(pins) == sorted(PINS)
+    assert all(pins[name].files.items() >= PINS[name].files.items() for name in PINS), "nothing was converted"
     assert {pin.repository.split("/")[0] for pin in pins.values()} == {UNPUBLISHED_OWNER}
     assert {path.name for path in tmp_path.iterdir()} == {f"homoreg-{name}" for name in PINS}
     assert [outcome.good["code"] for outcome in (neither, both, no_owner, owner, name)] == [2] * 5

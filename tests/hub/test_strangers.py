@@ -106,6 +106,10 @@ CASES: dict[str, tuple[Callable[[Files], Files], str, str]] = {
         lambda files: with_config(files, config={"width2": 10**12}),
         "ConfigError", "expected numbers up to",
     ),
+    "a_third_party": (
+        lambda files: with_config(files, architecture="clkn", config={"starter": "eve/starter"}),
+        "ConfigError", "starter is 'eve/starter'; expected a registered model",
+    ),
     "calibration": (
         lambda files: with_config(files, calibration={"threshold": "always"}),
         "ConfigError", "calibration threshold is 'always'",
@@ -144,6 +148,7 @@ def test_every_kind_of_wrong_content_is_one_clear_error(
         assert outcome.error == kind, f"{name}: {outcome.message or 'it loaded'}"
         assert part in outcome.message, name
         assert "\n" not in outcome.message, name
+    assert not hub.requests("eve/starter")
     assert leftovers(home) == []
 
 

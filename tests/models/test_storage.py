@@ -293,6 +293,17 @@ def test_a_config_of_no_network_is_named(folder: Path, config: dict[str, Any], e
         load_model(folder)
 
 
+@pytest.mark.parametrize("starter", ["eve/starter", "../other", ".", "m121", 7, ["mhn"]])
+def test_a_starter_has_to_be_a_registered_model(tmp_path: Path, starter: Any) -> None:
+    save_weights(tmp_path, tiny("clkn"))
+    config = read_config(tmp_path)["config"]
+    change_config(tmp_path, config={**config, "starter": ""})
+    load_model(tmp_path)
+    change_config(tmp_path, config={**config, "starter": starter})
+    with pytest.raises(ConfigError, match=rf"starter is {re.escape(repr(starter))}; expected a registered"):
+        load_model(tmp_path)
+
+
 # --- model.safetensors -------------------------------------------------------------------------------------
 
 

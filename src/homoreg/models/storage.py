@@ -23,6 +23,7 @@ from homoreg.files import atomic_write_files, atomic_write_text, make_folder
 from homoreg.models.base import HomographyModel
 from homoreg.models.quantization import dequantized, is_exact, quantized
 from homoreg.models.registry import build
+from homoreg.pins import PINS
 from homoreg.pretrained import locate
 
 __all__ = [
@@ -243,6 +244,7 @@ def load_model(folder: str | Path) -> tuple[HomographyModel, dict[str, Any]]:
     path = Path(folder) / "model.safetensors"
     tensors = _read_tensors(path)
     _check_numbers(config["config"], Path(folder) / "config.json")
+    _check_starter(config["config"].get("starter", ""), Path(folder) / "config.json")
     with _stopped_at(2 * sum(value.numel() for value in tensors.values()) + SLACK, path):
         model = build(config["architecture"], config["config"])
     _fill(model, tensors, path)
@@ -255,6 +257,14 @@ def _check_numbers(value: Any, path: Path) -> None:
             _check_numbers(one, path)
     elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
         raise ConfigError(f"{path}: the config holds {value}; expected numbers up to {LARGEST_NUMBER}")
+
+
+def _check_starter(starter: Any, path: Path) -> None:
+    """A stranger's config must not have a third party's weights fetched, or a folder of this machine read."""
+    if starter != "" and starter not in tuple(PINS):
+        raise ConfigError(
+            f"{path}: the config's starter is {starter!r}; expected a registered model ({', '.join(PINS)})"
+        )
 
 
 @contextlib.contextmanager
