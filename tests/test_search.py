@@ -224,10 +224,29 @@ def test_what_is_certain_is_looked_at_coarse_then_fine(
     assert model.sizes == sizes
 
 
-@pytest.mark.parametrize(("width", "largest"), [(128, 256), (500, 512), (900, 1024), (3000, 1024)])
-def test_the_best_effort_looks_at_the_infrared_pictures_own_resolution(width: int, largest: int) -> None:
+@pytest.mark.parametrize(
+    ("effort", "width", "largest"),
+    [
+        ("best", 128, 256),
+        ("best", 500, 512),
+        ("best", 900, 1024),
+        ("best", 3000, 1024),
+        ("auto", 640, 256),
+        ("auto", 900, 512),
+        ("auto", 3000, 1024),
+        ("fast", 3000, 128),
+    ],
+)
+def test_frames_grow_with_the_infrared_pictures_own_resolution(effort: str, width: int, largest: int) -> None:
     model = Same(5.0)
-    find(model, scene(400, 300), None, plain(threshold=0.0), effort="best", size=(width, 3 * width // 4))
+    find(
+        model,
+        scene(400, 300),
+        None,
+        plain(threshold=0.0, error_offset=9.0),
+        effort=effort,
+        size=(width, 3 * width // 4),
+    )
     assert max(model.sizes) == largest
 
 

@@ -269,9 +269,10 @@ class Registrar:
         orientation
             "any" also tries quarter turns and mirror images of the infrared picture.
         effort
-            How many looks to take: "fast" one, "auto" a second in larger frames, and before it other starts
-            where the first is not certain, "best" all of these always and then larger frames, up to the
-            infrared picture's own resolution. A model that does not rate itself looks once.
+            How many looks to take: "fast" one; "auto" further ones in larger frames, up to half the infrared
+            picture's own resolution, and before them mirrored pictures and other starts where the first is
+            not certain; "best" all of these always, up to all of its resolution. A model that does not rate
+            itself looks once.
         on_unreliable
             What to do where the result is not reliable: "return" it all the same, "warn" with
             :class:`~homoreg.errors.UnreliableWarning` as well, or "raise"

@@ -12,7 +12,7 @@ another is worth its time:
 4. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
    most certain are followed up;
 5. a look through the answer in frames twice as large, which refines it and says how far both agree;
-6. where asked for, looks in ever larger frames, up to the infrared picture's own resolution.
+6. looks in ever larger frames, up to half the infrared picture's own resolution; all of it where asked for.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class _Plan:
     sure: float  # confidence of the first answer from which no other starts are tried
     followed: int  # other starts that are followed up
     clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
-    own_resolution: bool = False  # whether frames grow up to the infrared picture's own resolution
+    finest: float = 0.0  # frames grow while the infrared picture has so many px and more a px of theirs
 
 
 _PLANS: dict[str, _Plan] = {
     "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0, clear=0.0),
-    "auto": _Plan(good_error=0.1, sure=0.8, followed=3),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, own_resolution=True),
+    "auto": _Plan(good_error=0.1, sure=0.8, followed=3, finest=1.5),
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, finest=0.75),
     "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
 }
 
@@ -269,9 +269,10 @@ class Search:
         self._mirror([pair for pair in active if self._confidence(pair) < plan.clear])
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
-        if plan.own_resolution:
+        if plan.good_error == 0.0 and plan.finest:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
-            self._sharpen(active)
+        if plan.finest:
+            self._sharpen(active, plan.finest)
         return [pair.finish() for pair in pairs]
 
     def _confidence(self, pair: _Pair) -> float:
@@ -370,8 +371,8 @@ class Search:
                 pair.best = best.informed(rival=rival)
                 pair.note()
 
-    def _sharpen(self, pairs: list[_Pair]) -> None:
-        """Refine in ever larger frames, up to the infrared picture's own resolution.
+    def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
+        """Refine in ever larger frames, while the infrared picture has more than ``finest`` px a px of theirs.
 
         The evidence stays that of the frames for which trust was fitted.
         """
@@ -380,7 +381,7 @@ class Search:
             chosen = [
                 pair
                 for pair in pairs
-                if max(pair.view.ir.size) > 0.75 * n and self._confidence(pair) >= self.trust.threshold
+                if max(pair.view.ir.size) > finest * n and self._confidence(pair) >= self.trust.threshold
             ]
             found = self._estimate([pair.best for pair in chosen], n, refine=True)
             for pair, finer in zip(chosen, found, strict=True):
