@@ -203,7 +203,7 @@ class _Pair:
         if not others:
             return candidate
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
-        return candidate.informed(mirrored=float(np.log(0.1 + np.array(distances)).mean()))
+        return candidate.informed(mirrored=float(np.log(1 + np.median(distances))))
 
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is much less certain."""

@@ -46,8 +46,8 @@ class Evidence:
     single
         1 where there is no such answer, else 0.
     mirrored
-        Log of 0.1 px and the mean distance between the corners of this answer and of those that are found
-        in both pictures mirrored, in the mean over these; 0 where there are none.
+        Log of 1 px and the mean distance between the corners of this answer and of those that are found in
+        both pictures mirrored, in the median over these; 0 where there are none.
     unmirrored
         1 where there are none, else 0.
     height, lead
@@ -57,7 +57,7 @@ class Evidence:
         caller gave a start, which may be of any shape.
     rival
         Confidence of the best answer elsewhere in frames of the same size, over that of this one; 0 where
-        none was looked for. It has no weight of its own: see :meth:`Trust.confidence`.
+        none was looked for.
     """
 
     precision: float
@@ -72,10 +72,10 @@ class Evidence:
     rival: float = 0.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
-        return np.array([getattr(self, name) for name in WEIGHED], dtype or np.float64)
+        return np.array(dataclasses.astuple(self), dtype or np.float64)
 
 
-WEIGHED = tuple(f.name for f in dataclasses.fields(Evidence) if f.name != "rival")
+WEIGHED = tuple(f.name for f in dataclasses.fields(Evidence))
 """The evidence that the fitted models weigh."""
 
 
@@ -91,7 +91,7 @@ class Trust:
     Parameters
     ----------
     confidence_offset, confidence_precision, ...
-        Of the logistic, one for each field of :class:`Evidence` but ``rival``.
+        Of the logistic, one for each field of :class:`Evidence`.
     error_offset, error_precision, ...
         Of the log of the error.
     threshold
@@ -108,6 +108,7 @@ class Trust:
     confidence_height: float = 0.5
     confidence_lead: float = 0.5
     confidence_strain: float = 0.0
+    confidence_rival: float = -1.0
     error_offset: float = 1.5
     error_precision: float = -1.0
     error_spread: float = 0.0
@@ -118,6 +119,7 @@ class Trust:
     error_height: float = 0.0
     error_lead: float = -0.2
     error_strain: float = 0.0
+    error_rival: float = 0.5
     threshold: float = 0.5
 
     @classmethod
@@ -144,13 +146,12 @@ class Trust:
     def confidence(self, evidence: Evidence) -> float:
         """Probability, 0 to 1, that the mean corner error is under 3 px at n = 128.
 
-        The logistic, divided by 1 + ``rival``: of two answers that are as good, at most one is right. 0 for
-        NaN, and for an answer without a start that no two cameras side by side can have.
+        0 for NaN, and for an answer without a start that no two cameras side by side can have.
         """
         odds = self._weigh("confidence", evidence)
         if math.isnan(odds) or evidence.strain > math.log1p(MOST_STRAIN):
             return 0.0  # no prediction, no trust
-        return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds)))) / (1 + evidence.rival)
+        return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
 
     def expected_error(self, evidence: Evidence) -> float:
         """Expected mean corner error, px at n = 128; that of a lost estimate for NaN."""
