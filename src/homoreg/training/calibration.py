@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from homoreg.errors import InputError
 from homoreg.imaging.reading import read_image
 from homoreg.models.storage import write_calibration
 from homoreg.priors import given
@@ -97,6 +98,8 @@ def calibrate(
     InputError
         If fewer than 20 samples are asked for.
     """
+    if samples < FEWEST:
+        raise InputError(f"samples is {samples}; expected at least {FEWEST}, so that there is enough to fit")
     registrar = Registrar.from_pretrained(folder)
     _, _, held = split_sources(sources, share)
     counts = Counter(pair.source for pair in held)
