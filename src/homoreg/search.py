@@ -372,7 +372,7 @@ class Search:
                 pair.note()
 
     def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
-        """Refine in ever larger frames, while the infrared picture has more than ``finest`` px a px of theirs.
+        """Refine in ever larger frames, while the infrared picture has over ``finest`` px a px of theirs.
 
         The evidence stays that of the frames for which trust was fitted.
         """
