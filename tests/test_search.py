@@ -113,6 +113,36 @@ def test_a_prior_that_shows_nothing_is_not_looked_through() -> None:
     assert torch.equal(found.homography, torch.from_numpy(similarity(1.0, 5000, 0)))
 
 
+def test_the_model_is_told_what_lies_outside_the_picture() -> None:
+    model = Same(3.0)
+    start = similarity(1.0, -20.5, 40)
+    find(model, scene(220, 192), start, plain(confidence_offset=9.0), effort="fast")
+    (mask,) = model.masks
+    assert mask is not None
+    expected = torch.zeros(192, 192, dtype=torch.bool)
+    expected[:, 53:] = True
+    assert torch.equal(mask[0, 0], expected)
+
+
+def test_pairs_whose_frames_lie_within_the_picture_have_no_mask() -> None:
+    alone, together = Same(3.0), Same(3.0)
+    find(alone, scene(300, 300), similarity(1.0, 80, 80), effort="twice")
+    assert alone.masks == [None, None]
+    views = [
+        PairViews(
+            read_image(infrared_of(scene(128, 128)), role="ir"), read_image(scene(192, 192), role="rgb")
+        )
+        for _ in range(2)
+    ]
+    search = Search(together, plain(), torch.device("cpu"), lambda: None)
+    search.run(views, [given(PROTOCOL), given(similarity(1.0, 32, -20))], "fast")
+    (mask,) = together.masks
+    assert mask is not None
+    assert mask.shape == (2, 1, 192, 192)
+    assert mask[0].all()
+    assert mask[1].float().mean() == pytest.approx(140 / 192)
+
+
 def test_without_a_prior_narrow_fields_beside_the_centre_are_tried_too() -> None:
     given_one, free = (sum(_looks(prior)) for prior in (PROTOCOL, None))
     assert max(_looks(None)) == 16

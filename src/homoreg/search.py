@@ -101,15 +101,15 @@ class _Candidate:
         return strain(self.homography, self.view.ir.size, self.view.rgb.size) if self.free else 0.0
 
     @cached_property
-    def frame(self) -> Tensor:
-        """The RGB picture seen through it, for the next look and for the edges."""
-        return self.view.search(self.homography, SIZE)
+    def seen(self) -> tuple[Tensor, Tensor | None]:
+        """The RGB picture seen through it and what of that is valid, for the next look and for the edges."""
+        return self.view.search_and_valid(self.homography, SIZE)
 
     @cached_property
     def evidence(self) -> Evidence:
         """All that speaks for it."""
         height, lead = edge_agreement(
-            self.view.template(SIZE)[0].mean(0).numpy(), self.frame[0].mean(0).numpy()
+            self.view.template(SIZE)[0].mean(0).numpy(), self.seen[0][0].mean(0).numpy()
         )
         return Evidence(
             precision=self.precision,
@@ -355,11 +355,11 @@ class Search:
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
             template = torch.cat([job.view.template(n) for job in part]).to(self.device)
-            search = torch.cat(
-                [job.frame if n == SIZE else job.view.search(job.homography, n) for job in part]
-            ).to(self.device)
+            seen = [job.seen if n == SIZE else job.view.search_and_valid(job.homography, n) for job in part]
+            search = torch.cat([frame for frame, _ in seen]).to(self.device)
+            valid = _joined([mask for _, mask in seen], n, self.device)
             initial = self._initial(template, search, refine=refine)
-            estimate = self.model(template, search, initial=initial, quick=quick)
+            estimate = self.model(template, search, initial=initial, quick=quick, valid=valid)
             homographies = estimate.homography.cpu().double()
             moved = _corner_distance(homographies, n).tolist()
             variance = estimate.covariance.diagonal(dim1=-2, dim2=-1).cpu().double().mean((1, 2)).tolist()
@@ -392,6 +392,14 @@ class Search:
         square = square_prior(n, dtype=torch.float32).to(self.device).expand(len(template), 3, 3)
         starter = None if refine else self.find_starter()
         return square if starter is None else starter(template, search).homography.float()
+
+
+def _joined(masks: list[Tensor | None], n: int, device: torch.device) -> Tensor | None:
+    """Masks of a batch (B, 1, 3n/2, 3n/2); None where none hides anything."""
+    if all(mask is None for mask in masks):
+        return None
+    whole = torch.ones(1, 1, 3 * n // 2, 3 * n // 2, dtype=torch.bool)
+    return torch.cat([whole if mask is None else mask for mask in masks]).to(device)
 
 
 def _distance(one: _Candidate, other: _Candidate) -> float:
