@@ -198,16 +198,19 @@ def test_a_sharper_look_is_kept_only_if_it_is_as_certain() -> None:
         assert found.evidence.agreement == pytest.approx(np.log(0.1)), "the evidence is that of the fine look"
 
 
-def test_a_fine_look_that_is_much_less_certain_is_not_kept() -> None:
+@pytest.mark.parametrize(("change", "kept"), [(-7.0, False), (-0.05, False), (0.05, True)])
+def test_a_fine_look_is_kept_unless_it_is_less_certain(change: float, kept: bool) -> None:
     class Blurred(Same):
         def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
             n = template.shape[-1]
-            return torch.from_numpy(similarity(1.0, n / 4 + n / 128, n / 4)), 5.0 if n == 128 else -2.0, False
+            # In px of the larger frame, which are half as large.
+            precision = 5.0 if n == 128 else 5.0 - np.log(2) + change
+            return torch.from_numpy(similarity(1.0, n / 4 + n / 128, n / 4)), precision, False
 
-    found = find(Blurred(), scene(192, 192), PROTOCOL)
+    found = find(Blurred(), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
     assert found.evidence is not None
-    assert found.evidence.single == 1
-    assert found.homography[0, 2] == pytest.approx(33)
+    assert found.evidence.single == (not kept)
+    assert found.homography[0, 2] == pytest.approx(34 if kept else 33)
 
 
 def test_an_answer_that_is_as_good_elsewhere_is_a_rival() -> None:

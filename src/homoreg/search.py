@@ -42,7 +42,6 @@ SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which placements are compared
 FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
-SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
 APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
@@ -171,8 +170,8 @@ class _Pair:
         return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
 
     def keep(self, candidate: _Candidate | None) -> None:
-        """Take a further look's answer, unless it is much less certain."""
-        if candidate is not None and candidate.precision > self.best.precision - SLACK:
+        """Take a further look's answer, unless it is less certain."""
+        if candidate is not None and candidate.precision >= self.best.precision:
             self.best = candidate
 
     def note(self) -> None:
@@ -332,7 +331,7 @@ class Search:
             ]
             found = self._estimate([pair.best for pair in chosen], n, refine=True)
             for pair, finer in zip(chosen, found, strict=True):
-                if finer is not None and finer.precision > pair.best.precision - SLACK:
+                if finer is not None and finer.precision >= pair.best.precision:
                     pair.best = dataclasses.replace(pair.best, homography=finer.homography)
             n *= 2
 
