@@ -155,6 +155,25 @@ def _looks(prior: NDArray[Any] | None) -> list[int]:
     return model.batches
 
 
+@pytest.mark.parametrize(("stretch", "tried"), [(1.03, False), (1.07, True)])
+def test_answers_of_a_shape_that_is_hardly_possible_are_not_taken_alone(stretch: float, tried: bool) -> None:
+    """However confident; with a start given, which may be of any shape, they are."""
+
+    class Stretched(Double):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            wider = torch.diag(torch.tensor([stretch, 1 / stretch, 1.0], dtype=torch.float64))
+            return square_prior(n) @ wider if n < 128 else square_prior(n), 5.0, False
+
+    trust = plain(confidence_offset=9.0)
+    free, given_one = Stretched(), Stretched()
+    found = find(free, scene(400, 400), None, trust)
+    assert found.evidence is not None
+    assert (max(free.batches) > len(FIELD_RATIOS)) is tried
+    find(given_one, scene(400, 400), PROTOCOL, trust)
+    assert max(given_one.batches) == 1
+
+
 @pytest.mark.parametrize(
     ("effort", "prior", "sizes"),
     [

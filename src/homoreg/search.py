@@ -44,6 +44,7 @@ FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
 APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
+EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a similarity are not taken alone
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
@@ -241,9 +242,13 @@ class Search:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
 
     def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
-        # Without a start others were compared already: where two led to one place, little doubt is left.
         confidence = self._confidence(pair)
-        if pair.guess.place is None and plan.sure <= 1:
+        if pair.guess.place is None and 0 < plan.sure <= 1:
+            # A narrow field beside the centre has its like in none of the first starts. What the best of them
+            # finds then may look right, and is seldom what two cameras side by side can see.
+            if pair.best.strain > EASY_STRAIN:
+                return True
+            # Where two starts led to one place, little doubt is left.
             settled = pair.settled and pair.best.strain <= MOST_STRAIN
             return confidence < min(plan.sure, FREE_SURE) and not settled
         return confidence < plan.sure
