@@ -62,6 +62,21 @@ def test_scattered_fields_lie_beside_the_centre_within_the_picture() -> None:
     assert len(seen) == len(scattered_fields(IR, RGB))
 
 
+@pytest.mark.parametrize("ratio", [0.25, 0.3, 0.35, 0.4])
+def test_every_narrow_part_is_near_a_field(ratio: float) -> None:
+    """Within a quarter of the frame and of its size, which is how far a model looks around."""
+    fields = []
+    for one in (*fields_of_view(IR, RGB), *scattered_fields(IR, RGB)):
+        fields.append((*(centre(one) / RGB), (area(one) / (1280 * 720) * (160 * 120) / (159 * 119)) ** 0.5))
+    places = np.linspace(ratio / 2, 1 - ratio / 2, 12)
+    for x in places:
+        for y in places:
+            assert any(
+                max(abs(x - u), abs(y - v)) <= size / 4 + 1e-3 and 0.75 < ratio / size < 1.34
+                for u, v, size in fields
+            ), (x, y)
+
+
 def test_starts_beside_a_placement_begin_with_it_and_differ() -> None:
     placement = torch.tensor([[3.0, 0.2, 100], [-0.1, 2.8, 50], [1e-4, 0, 1]], dtype=torch.float64)
     starts = beside(placement, IR)

@@ -47,6 +47,7 @@ class Double(HomographyModel):
         self.batches: list[int] = []
         self.sizes: list[int] = []
         self.initials: list[Tensor | None] = []
+        self.masks: list[Tensor | None] = []
 
     @property
     def config(self) -> None:
@@ -57,12 +58,19 @@ class Double(HomographyModel):
         raise NotImplementedError
 
     def forward(
-        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        quick: bool = False,
+        valid: Tensor | None = None,
     ) -> HomographyEstimate:
         self.check_input(template, search)
         self.batches.append(len(template))
         self.sizes.append(template.shape[-1])
         self.initials.append(initial)
+        self.masks.append(valid)
         found = [self.answer(*pair) for pair in zip(template, search, strict=True)]
         homography = torch.stack([h for h, _, _ in found]).float()
         precision = torch.tensor([p for _, p, _ in found])

@@ -192,6 +192,36 @@ def test_a_prior_that_shows_nothing_is_not_looked_through() -> None:
     assert torch.equal(found.homography, torch.from_numpy(similarity(1.0, 5000, 0)))
 
 
+def test_the_model_is_told_what_lies_outside_the_picture() -> None:
+    model = Same(3.0)
+    start = similarity(1.0, -20.5, 40)
+    find(model, scene(220, 192), start, plain(confidence_offset=9.0), effort="fast")
+    (mask,) = model.masks
+    assert mask is not None
+    expected = torch.zeros(192, 192, dtype=torch.bool)
+    expected[:, 53:] = True
+    assert torch.equal(mask[0, 0], expected)
+
+
+def test_pairs_whose_frames_lie_within_the_picture_have_no_mask() -> None:
+    alone, together = Same(3.0), Same(3.0)
+    find(alone, scene(300, 300), similarity(1.0, 80, 80), effort="twice")
+    assert alone.masks == [None, None]
+    views = [
+        PairViews(
+            read_image(infrared_of(scene(128, 128)), role="ir"), read_image(scene(192, 192), role="rgb")
+        )
+        for _ in range(2)
+    ]
+    search = Search(together, plain(), torch.device("cpu"), lambda: None)
+    search.run(views, [given(PROTOCOL), given(similarity(1.0, 32, -20))], "fast")
+    (mask,) = together.masks
+    assert mask is not None
+    assert mask.shape == (2, 1, 192, 192)
+    assert mask[0].all()
+    assert mask[1].float().mean() == pytest.approx(140 / 192)
+
+
 def test_without_a_prior_narrow_fields_beside_the_centre_are_tried_too() -> None:
     given_one, free = (sum(_looks(prior)) for prior in (PROTOCOL, None))
     assert max(_looks(None)) == 16
@@ -202,6 +232,25 @@ def _looks(prior: NDArray[Any] | None) -> list[int]:
     model = Same(-9.0)
     find(model, scene(300, 400), prior)
     return model.batches
+
+
+@pytest.mark.parametrize(("stretch", "tried"), [(1.03, False), (1.07, True)])
+def test_answers_of_a_shape_that_is_hardly_possible_are_not_taken_alone(stretch: float, tried: bool) -> None:
+    """However confident; with a start given, which may be of any shape, they are."""
+
+    class Stretched(Double):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            wider = torch.diag(torch.tensor([stretch, 1 / stretch, 1.0], dtype=torch.float64))
+            return square_prior(n) @ wider if n < 128 else square_prior(n), 5.0, False
+
+    trust = plain(confidence_offset=9.0)
+    free, given_one = Stretched(), Stretched()
+    found = find(free, scene(400, 400), None, trust)
+    assert found.evidence is not None
+    assert (max(free.batches) > len(FIELD_RATIOS)) is tried
+    find(given_one, scene(400, 400), PROTOCOL, trust)
+    assert max(given_one.batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -267,16 +316,19 @@ def test_a_sharper_look_is_kept_only_if_it_is_as_certain() -> None:
         assert found.evidence.agreement == pytest.approx(np.log(0.1)), "the evidence is that of the fine look"
 
 
-def test_a_fine_look_that_is_much_less_certain_is_not_kept() -> None:
+@pytest.mark.parametrize(("change", "kept"), [(-7.0, False), (-0.05, False), (0.05, True)])
+def test_a_fine_look_is_kept_unless_it_is_less_certain(change: float, kept: bool) -> None:
     class Blurred(Same):
         def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
             n = template.shape[-1]
-            return torch.from_numpy(similarity(1.0, n / 4 + n / 128, n / 4)), 5.0 if n == 128 else -2.0, False
+            # In px of the larger frame, which are half as large.
+            precision = 5.0 if n == 128 else 5.0 - np.log(2) + change
+            return torch.from_numpy(similarity(1.0, n / 4 + n / 128, n / 4)), precision, False
 
-    found = find(Blurred(), scene(192, 192), PROTOCOL)
+    found = find(Blurred(), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
     assert found.evidence is not None
-    assert found.evidence.single == 1
-    assert found.homography[0, 2] == pytest.approx(33)
+    assert found.evidence.single == (not kept)
+    assert found.homography[0, 2] == pytest.approx(34 if kept else 33)
 
 
 def test_an_answer_that_is_as_good_elsewhere_is_a_rival() -> None:

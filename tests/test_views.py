@@ -188,6 +188,36 @@ def test_beyond_the_picture_lies_its_mean() -> None:
         assert torch.allclose(seen[channel, :, :100], inside[channel].mean(), atol=1e-4)
 
 
+@pytest.mark.parametrize("start", [PROTOCOL, placement(0.8, 40.3, 45.6)], ids=["whole pixels", "resampled"])
+def test_what_the_picture_shows_whole_needs_no_mask(start: Tensor) -> None:
+    seen, valid = views(scene(128, 128), scene(192, 192)).search_and_valid(start, 128)
+    assert valid is None
+    assert seen.shape == (1, 3, 192, 192)
+
+
+def test_the_mask_is_what_lies_in_the_picture() -> None:
+    view = views(scene(128, 128), scene(192, 192))
+    seen, valid = view.search_and_valid(placement(1, -68, 52.5), 128)
+    assert valid is not None
+    assert (valid.shape, valid.dtype) == ((1, 1, 192, 192), torch.bool)
+    expected = torch.zeros(192, 192, dtype=torch.bool)
+    expected[:171, 100:] = True
+    assert torch.equal(valid[0, 0], expected)
+    assert torch.equal(seen, view.search(placement(1, -68, 52.5), 128))
+
+
+@pytest.mark.parametrize("start", [PROTOCOL, placement(1, 32.25, 32.25)], ids=["whole pixels", "resampled"])
+def test_the_mask_leaves_out_what_is_transparent(start: Tensor) -> None:
+    rgba = np.dstack([scene(192, 192), np.full((192, 192), 255, np.uint8)])
+    rgba[:, :96, 3] = 0
+    _, valid = views(scene(128, 128), rgba).search_and_valid(start, 128)
+    assert valid is not None
+    assert not valid[..., :94].any()
+    assert valid[..., :-2, 97:-2].all()
+    opaque = np.dstack([scene(192, 192), np.full((192, 192), 255, np.uint8)])
+    assert views(scene(128, 128), opaque).search_and_valid(PROTOCOL, 128)[1] is None
+
+
 @pytest.mark.parametrize(
     "start",
     [

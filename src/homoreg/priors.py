@@ -48,11 +48,11 @@ BESIDE = (
     *((0.0, scale, 0.0, 0.0) for scale in (0.8, 1.25)),
 )
 # Fields beside the centre: ratio, and shares of the RGB picture's sides. A frame reaches a quarter of the
-# infrared picture beyond it, and the model's matching a little further.
+# infrared picture beyond it, and the model's matching a little further. The last are for parts down to 25 %.
 SCATTERED = (
     *((0.6, x * 0.13, y * 0.13) for x in (-1, 1) for y in (-1, 1)),
     *((0.45, x * 0.15, y * 0.15) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)),
-    *((0.33, x * 0.2, y * 0.2) for x in (-1, 0, 1) for y in (-1, 0, 1)),
+    *((0.3, x * 0.15, y * 0.15) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2)),
 )
 
 

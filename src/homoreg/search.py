@@ -45,9 +45,9 @@ SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which placements are compared
 FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
-SLACK = 0.3  # log precision, in px at n = 128, that a further look may lose and still be preferred
 APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
+EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a similarity are not taken alone
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
 CLEAR = 0.95  # confidence from which mirrored pictures are not looked at
@@ -108,7 +108,7 @@ class _Candidate:
             mirrored=self.mirrored if mirrored is None else mirrored,
             rival=self.rival if rival is None else rival,
         )
-        one.__dict__.update({name: vars(self)[name] for name in ("frame", "edges") if name in vars(self)})
+        one.__dict__.update({name: vars(self)[name] for name in ("seen", "edges") if name in vars(self)})
         return one
 
     @property
@@ -122,14 +122,14 @@ class _Candidate:
         return strain(self.homography, self.view.ir.size, self.view.rgb.size) if self.free else 0.0
 
     @cached_property
-    def frame(self) -> Tensor:
-        """The RGB picture seen through it, for the next look and for the edges."""
-        return self.view.search(self.homography, SIZE)
+    def seen(self) -> tuple[Tensor, Tensor | None]:
+        """The RGB picture seen through it and what of that is valid, for the next look and for the edges."""
+        return self.view.search_and_valid(self.homography, SIZE)
 
     @cached_property
     def edges(self) -> tuple[float, float]:
         """How far the edges of both pictures coincide: height and lead."""
-        return edge_agreement(self.view.template(SIZE)[0].mean(0).numpy(), self.frame[0].mean(0).numpy())
+        return edge_agreement(self.view.template(SIZE)[0].mean(0).numpy(), self.seen[0][0].mean(0).numpy())
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -206,8 +206,8 @@ class _Pair:
         return candidate.informed(mirrored=float(np.log(1 + np.median(distances))))
 
     def keep(self, candidate: _Candidate | None) -> None:
-        """Take a further look's answer, unless it is much less certain."""
-        if candidate is not None and candidate.precision > self.best.precision - SLACK:
+        """Take a further look's answer, unless it is less certain."""
+        if candidate is not None and candidate.precision >= self.best.precision:
             self.best = self.weigh(candidate)
 
     def note(self) -> None:
@@ -279,9 +279,13 @@ class Search:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
 
     def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
-        # Without a start others were compared already: where two led to one place, little doubt is left.
         confidence = self._confidence(pair)
-        if pair.guess.place is None and plan.sure <= 1:
+        if pair.guess.place is None and 0 < plan.sure <= 1:
+            # A narrow field beside the centre has its like in none of the first starts. What the best of them
+            # finds then may look right, and is seldom what two cameras side by side can see.
+            if pair.best.strain > EASY_STRAIN:
+                return True
+            # Where two starts led to one place, little doubt is left.
             settled = pair.settled and pair.best.strain <= MOST_STRAIN
             return confidence < min(plan.sure, FREE_SURE) and not settled
         return confidence < plan.sure
@@ -385,7 +389,7 @@ class Search:
             ]
             found = self._estimate([pair.best for pair in chosen], n, refine=True)
             for pair, finer in zip(chosen, found, strict=True):
-                if finer is not None and finer.precision > pair.best.precision - SLACK:
+                if finer is not None and finer.precision >= pair.best.precision:
                     pair.best = dataclasses.replace(pair.best, homography=finer.homography)
             n *= 2
 
@@ -408,14 +412,16 @@ class Search:
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
             template = torch.cat([_shown(job.view.template(n), job.flip) for job in part]).to(self.device)
-            search = torch.cat(
-                [
-                    _shown(job.frame if n == SIZE else job.view.search(job.homography, n), job.flip)
-                    for job in part
-                ]
-            ).to(self.device)
+            seen = [job.seen if n == SIZE else job.view.search_and_valid(job.homography, n) for job in part]
+            frames = [_shown(frame, job.flip) for job, (frame, _) in zip(part, seen, strict=True)]
+            search = torch.cat(frames).to(self.device)
+            masks = [
+                None if mask is None else _shown(mask, job.flip)
+                for job, (_, mask) in zip(part, seen, strict=True)
+            ]
+            valid = _joined(masks, n, self.device)
             initial = self._initial(template, search, refine=refine)
-            estimate = self.model(template, search, initial=initial, quick=quick)
+            estimate = self.model(template, search, initial=initial, quick=quick, valid=valid)
             homographies = estimate.homography.cpu().double()
             moved = _corner_distance(homographies, n).tolist()
             variance = estimate.covariance.diagonal(dim1=-2, dim2=-1).cpu().double().mean((1, 2)).tolist()
@@ -463,6 +469,14 @@ def _flip(flip: int, side: int) -> Tensor:
     x, y = (-1 if flip & bit else 1 for bit in (1, 2))
     last = side - 1
     return torch.tensor([[x, 0, last * (x < 0)], [0, y, last * (y < 0)], [0, 0, 1]], dtype=torch.float64)
+
+
+def _joined(masks: list[Tensor | None], n: int, device: torch.device) -> Tensor | None:
+    """Masks of a batch (B, 1, 3n/2, 3n/2); None where none hides anything."""
+    if all(mask is None for mask in masks):
+        return None
+    whole = torch.ones(1, 1, 3 * n // 2, 3 * n // 2, dtype=torch.bool)
+    return torch.cat([whole if mask is None else mask for mask in masks]).to(device)
 
 
 def _distance(one: _Candidate, other: _Candidate) -> float:

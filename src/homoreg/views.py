@@ -87,7 +87,8 @@ class PairViews:
             # Toned first: a stretch would make texture of the rounding of a resized constant 293.15 K.
             early = pixels.dtype == np.float32
             resized, mask = _resize(self.ir_tone.apply(pixels) if early else pixels, self.ir.mask, (n, n))
-            self._templates[n] = _filled(_tensor(resized if early else self.ir_tone.apply(resized)), mask)
+            frame = _tensor(resized if early else self.ir_tone.apply(resized))
+            self._templates[n] = _filled(frame, _as_valid(mask))[0]
         return self._templates[n]
 
     def to_rgb(self, placement: Tensor, n: int) -> Tensor:
@@ -97,14 +98,21 @@ class PairViews:
     def search(self, placement: Tensor, n: int) -> Tensor:
         """The RGB frame seen through a placement, (1, 3, 3n/2, 3n/2) float32 in [0, 1].
 
-        What lies outside the picture takes the mean of what lies inside.
+        What lies outside the picture, or is transparent, takes the mean of the rest.
+        """
+        return self.search_and_valid(placement, n)[0]
+
+    def search_and_valid(self, placement: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
+        """The same, and which of its pixels the picture shows.
+
+        The second is (1, 1, 3n/2, 3n/2) bool, or None where it shows them all.
         """
         side = 3 * n // 2
         view = self.to_rgb(placement, n)
         window = _window(view, side, self.rgb.size)
         if window is not None:  # whole pixels: nothing to interpolate, so they are taken as they are
             opaque = None if self.rgb.mask is None else self.rgb.mask[window]
-            return _filled(_tensor(self.rgb_tone.apply(self.rgb.pixels[window])), opaque)
+            return _filled(_tensor(self.rgb_tone.apply(self.rgb.pixels[window])), _as_valid(opaque))
         pixels, mask = self._rgb_at(self._level_for(view, side))
         height, width = pixels.shape[:2]
         view = compose(resize_matrix(width / self.rgb.width, height / self.rgb.height), view)
@@ -112,12 +120,12 @@ class PairViews:
         view = compose(crop_matrix(part[1].start, part[0].start), view)[None].float()
         image = _tensor(self.rgb_tone.apply(pixels[part]))
         if mask is None:
-            return fill_outside(*pull(image, view, (side, side)))
+            return _filled(*pull(image, view, (side, side)))
         # What is transparent has no weight, so that its colour does not leak in at its edge.
         weight = torch.from_numpy(mask[part].astype(np.float32))[None, None]
         seen, inside = pull(torch.cat([image * weight, weight], dim=1), view, (side, side))
         share = seen[:, 3:]
-        return fill_outside((seen[:, :3] / share.clamp_min(1e-6)).clamp(0, 1), inside & (share > 0.5))
+        return _filled((seen[:, :3] / share.clamp_min(1e-6)).clamp(0, 1), inside & (share > 0.5))
 
     def compose(self, placement: Tensor, estimate: Tensor, n: int) -> Tensor:
         """Infrared px to RGB px, float64, of an estimate made through a placement."""
@@ -215,8 +223,13 @@ def _tensor(unit: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1)))[None]
 
 
-def _filled(frame: Tensor, mask: _Mask) -> Tensor:
-    """Frame with the mean of what a mask (H, W) shows in place of what it hides."""
-    if mask is None:
-        return frame
-    return fill_outside(frame, torch.from_numpy(np.ascontiguousarray(mask))[None, None])
+def _as_valid(mask: _Mask) -> Tensor | None:
+    """(H, W) to (1, 1, H, W)."""
+    return None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))[None, None]
+
+
+def _filled(frame: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Frame with the mean of what a mask (1, 1, H, W) shows in place of the rest; the mask, if any."""
+    if valid is None or bool(valid.all()):
+        return frame, None
+    return fill_outside(frame, valid), valid

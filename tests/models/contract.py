@@ -335,6 +335,28 @@ class ModelContract:
         assert {value.dtype for value in kept} == {torch.float32}
         assert is_plausible(estimate.homography, 64).all()
 
+    def test_a_mask_that_hides_nothing_changes_no_bit(self, architecture: str) -> None:
+        template, search, _ = pairs(64, 2)
+        model = tiny(architecture)
+        with torch.no_grad():
+            without = model(template, search)
+            shown = model(template, search, valid=torch.ones(2, 1, 96, 96, dtype=torch.bool))
+        for one, other in zip(tensors_of(without), tensors_of(shown), strict=True):
+            assert torch.equal(one, other)
+
+    def test_a_mask_is_of_its_own_member_only(self, architecture: str) -> None:
+        template, search, _ = pairs(64, 2)
+        valid = torch.ones(2, 1, 96, 96, dtype=torch.bool)
+        valid[0] = False
+        with torch.no_grad():
+            without = tiny(architecture)(template, search)
+            estimate = tiny(architecture)(template, search, valid=valid)
+        assert torch.equal(estimate.homography[1], without.homography[1])
+        assert torch.equal(estimate.log_precision[1], without.log_precision[1])
+        assert is_plausible(estimate.homography, 64).all()
+        assert torch.isfinite(estimate.covariance).all()
+        assert torch.isfinite(estimate.log_precision).all()
+
     @pytest.mark.parametrize(
         ("template", "search"),
         [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -160,6 +161,41 @@ def test_cells_that_see_nothing_count_against_the_precision(model: M, images: tu
     assert (half.log_precision < within.log_precision - 1).all()
     # With nothing seen there is nothing to move it.
     torch.testing.assert_close(outside.homography, prior(1000, 0))
+
+
+@torch.no_grad()
+def test_what_is_filled_has_no_part_in_the_solve(model: M, images: tuple[Tensor, Tensor]) -> None:
+    template, search = images
+    valid = torch.ones(2, 1, 3 * N // 2, 3 * N // 2, dtype=torch.bool)
+    valid[..., : N // 2] = False  # the left quarter of the centred square
+    estimate = model(template, search, initial=prior(), steps=(0, 0, 1), valid=valid)
+    without = model(template, search, initial=prior(), steps=(0, 0, 1))
+    (flow,), (plain,) = estimate.details["flows"], without.details["flows"]
+    assert torch.equal(flow.flow, plain.flow)
+    assert torch.equal(flow.visible, plain.visible)
+    hidden = (flow.points[:, 0] < N // 4).expand(2, -1)
+    assert torch.equal(flow.counted, plain.visible & ~hidden)
+    assert not torch.equal(estimate.homography, without.homography)
+    # Whatever the flow says there, the solve is that of the others.
+    expected, _ = M._solve_flow(dataclasses.replace(flow, flow=flow.flow + 9.0 * hidden.unsqueeze(-1)), N)
+    torch.testing.assert_close(estimate.homography, compose(prior(), expected))
+
+
+@torch.no_grad()
+def test_where_nothing_of_the_picture_is_seen_nothing_moves(model: M, images: tuple[Tensor, Tensor]) -> None:
+    valid = torch.zeros(2, 1, 3 * N // 2, 3 * N // 2, dtype=torch.bool)
+    estimate = model(*images, initial=prior(3, 2), valid=valid)
+    torch.testing.assert_close(estimate.homography, prior(3, 2))
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (1, 1, 96, 96), (2, 3, 96, 96), (2, 1, 64, 64)])
+def test_masks_of_another_shape_or_type_are_refused(
+    model: M, images: tuple[Tensor, Tensor], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(InputError, match=re.escape(f"of shape {shape}; expected bool of shape (2, 1, 96")):
+        model(*images, valid=torch.ones(shape, dtype=torch.bool))
+    with pytest.raises(InputError, match=r"valid is torch\.float32"):
+        model(*images, valid=torch.ones(2, 1, 96, 96))
 
 
 @pytest.mark.parametrize("steps", [(1, 1), (1, 1, 1, 1), (1, -1, 1), ()])

@@ -31,7 +31,13 @@ class Prior(HomographyModel):
         return None
 
     def forward(
-        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        quick: bool = False,
+        valid: Tensor | None = None,
     ) -> HomographyEstimate:
         n = self.check_input(template, search)
         self.modes.append(self.training)

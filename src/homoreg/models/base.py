@@ -75,7 +75,13 @@ class HomographyModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        quick: bool = False,
+        valid: Tensor | None = None,
     ) -> HomographyEstimate:
         """Estimate the homography from template pixels to search pixels.
 
@@ -91,6 +97,9 @@ class HomographyModel(nn.Module, ABC):
         quick
             Ask for a cheaper and coarser answer, where the architecture has one. The log precisions of quick
             answers compare with one another only.
+        valid
+            Shape (B, 1, 3n/2, 3n/2), bool: which pixels of the search image show the picture; the others
+            hold its mean. Without it all do. Architectures that cannot use it ignore it.
 
         Raises
         ------
@@ -143,6 +152,22 @@ class HomographyModel(nn.Module, ABC):
             raise InputError(
                 f"initial has shape {tuple(initial.shape)}; expected ({batch}, 3, 3), one matrix for each "
                 "pair"
+            )
+
+    @staticmethod
+    def check_valid(valid: Tensor | None, batch: int, n: int) -> None:
+        """Check the shape and the type of the masks.
+
+        Raises
+        ------
+        InputError
+            If there are any and they are not (batch, 1, 3n/2, 3n/2) and bool.
+        """
+        side = 3 * n // 2
+        if valid is not None and (tuple(valid.shape), valid.dtype) != ((batch, 1, side, side), torch.bool):
+            raise InputError(
+                f"valid is {valid.dtype} of shape {tuple(valid.shape)}; expected bool of shape ({batch}, 1, "
+                f"{side}, {side}), one mask for each pair"
             )
 
     @torch.no_grad()

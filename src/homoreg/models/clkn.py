@@ -137,6 +137,7 @@ class CLKN(HomographyModel):
         *,
         initial: Tensor | None = None,
         quick: bool = False,
+        valid: Tensor | None = None,
         levels: Sequence[int] | None = None,
         unrolled: int | None = None,
         copies: int = 1,
@@ -153,6 +154,8 @@ class CLKN(HomographyModel):
             Shape (B, 3, 3): where to start; the centred square by default, and for a folded one.
         quick
             Take the config's ``quick_iterations``.
+        valid
+            Ignored: its objective takes the search image as it is.
         levels
             Indices of the levels to run, coarse to fine; by default all that have iterations.
         unrolled

@@ -81,7 +81,13 @@ class DHN(HomographyModel):
         return self._config
 
     def forward(
-        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        quick: bool = False,
+        valid: Tensor | None = None,
     ) -> HomographyEstimate:
         """Estimate the homography from template pixels to search pixels.
 
@@ -91,8 +97,8 @@ class DHN(HomographyModel):
             Shape (B, 3, n, n), in [0, 1], infrared.
         search
             Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB; only its centred n x n square is seen.
-        initial, quick
-            Ignored: there is nothing to refine and no cheaper answer.
+        initial, quick, valid
+            Ignored: there is nothing to refine, no cheaper answer and no cell that could be left out.
 
         Returns
         -------

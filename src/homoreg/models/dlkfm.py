@@ -170,6 +170,7 @@ class DLKFM(HomographyModel):
         *,
         initial: Tensor | None = None,
         quick: bool = False,
+        valid: Tensor | None = None,
         iterations: Sequence[int] | None = None,
     ) -> HomographyEstimate:
         """Estimate the homography from template pixels to search pixels.
@@ -184,6 +185,8 @@ class DLKFM(HomographyModel):
             Shape (B, 3, 3): where to start; the centred square by default, and for a folded one.
         quick
             Take the config's ``quick_iterations``.
+        valid
+            Ignored: its objective takes the search image as it is.
         iterations
             At most so many at strides 8, 4 and 2; the config's by default.
 

@@ -90,7 +90,8 @@ class FlowStep:
 
     ``start`` (B, 3, 3) is the homography the step began with, ``points`` (N, 2) the template's cell
     centres in px, ``flow`` (B, N, 2) the predicted residual in template px, ``log_scale`` (B, N, 2) the log
-    of its Laplace scale, ``visible`` (B, N) whether the cell was seen, ``reach`` the window's radius in px.
+    of its Laplace scale, ``visible`` (B, N) whether the cell's place is in the search frame, ``counted`` (B,
+    N) whether there also is something of the picture there, ``reach`` the window's radius in px.
     """
 
     start: Tensor
@@ -98,6 +99,7 @@ class FlowStep:
     flow: Tensor
     log_scale: Tensor
     visible: Tensor
+    counted: Tensor
     reach: float
 
 
@@ -180,10 +182,18 @@ class Refiner(nn.Module):
             nn.Conv2d(hidden, 4, 1),
         )
 
-    def forward(self, template: Tensor, search: Tensor, homography: Tensor) -> FlowStep:
-        """Look around the homography (B, 3, 3) so far; features (B, C, h, h) and (B, C, 3h/2, 3h/2)."""
+    def forward(
+        self, template: Tensor, search: Tensor, homography: Tensor, share: Tensor | None = None
+    ) -> FlowStep:
+        """Look around the homography (B, 3, 3) so far; features (B, C, h, h) and (B, C, 3h/2, 3h/2).
+
+        ``share`` (B, 1, 3h/2, 3h/2) says how much of each search cell shows the picture; None for all.
+        """
         height, width = template.shape[-2:]
         pulled, mask = pull(search, homography, (height, width), stride=self.stride)
+        counted = mask
+        if share is not None:
+            counted = mask & (pull(share, homography, (height, width), stride=self.stride)[0] > 0.5)
         correlation = local_correlation(
             F.normalize(template, dim=1), F.normalize(pulled, dim=1), self.radius
         ).contiguous(memory_format=torch.channels_last)
@@ -200,6 +210,7 @@ class Refiner(nn.Module):
             flow=flow.flatten(2).transpose(1, 2),
             log_scale=log_scale.flatten(2).transpose(1, 2),
             visible=mask.flatten(1),
+            counted=counted.flatten(1),
             reach=float(self.radius * self.stride),
         )
 
@@ -251,6 +262,7 @@ class M(HomographyModel):
         *,
         initial: Tensor | None = None,
         quick: bool = False,
+        valid: Tensor | None = None,
         steps: Sequence[int] | None = None,
         guide: Guide | None = None,
     ) -> HomographyEstimate:
@@ -266,6 +278,10 @@ class M(HomographyModel):
             Shape (B, 3, 3): start of the refinement. Without it, global matching gives the start.
         quick
             Take the config's ``quick_steps``.
+        valid
+            Shape (B, 1, 3n/2, 3n/2), bool: which pixels of the search image show the picture; by default all.
+            What is filled has no part in the solves of the refinement. The matching sees it: it has learnt to
+            carry on beyond the picture, see the research log.
         steps
             Refinement steps at 1/8, 1/4 and 1/2; the config's by default: ``steps``, or ``fine_steps`` from
             an ``initial`` in large frames, which needs fewer since they show more. Without any step there is
@@ -292,6 +308,7 @@ class M(HomographyModel):
         if len(steps) != 3 or min(steps) < 0:
             raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
         self.check_initial(initial, len(template))
+        self.check_valid(valid, len(template), n)
         infrared = self.encoder(template, "infrared")
         rgb = self.encoder(search, "rgb")
         details: dict[str, object] = {}
@@ -307,8 +324,9 @@ class M(HomographyModel):
             refiner = cast("Refiner", module)
             if guide is not None:
                 homography = guide(homography, refiner.stride)
+            share = None if valid is None else F.avg_pool2d(valid.to(homography.dtype), refiner.stride)
             for _ in range(steps[level]):
-                flow = refiner(infrared[level], rgb[level], homography)
+                flow = refiner(infrared[level], rgb[level], homography, share)
                 delta, information = self._solve_flow(flow, n)
                 following = compose(homography, delta)
                 stages.append(following)
@@ -367,7 +385,7 @@ class M(HomographyModel):
 
     @staticmethod
     def _solve_flow(flow: FlowStep, n: int) -> tuple[Tensor, Tensor]:
-        precision = torch.exp(-2 * flow.log_scale) * flow.visible.unsqueeze(-1)
+        precision = torch.exp(-2 * flow.log_scale) * flow.counted.unsqueeze(-1)
         source = flow.points.expand_as(flow.flow)
         return solve_homography(source, source + flow.flow, precision, size=n)
 

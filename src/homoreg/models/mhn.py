@@ -114,6 +114,7 @@ class MHN(HomographyModel):
         *,
         initial: Tensor | None = None,
         quick: bool = False,
+        valid: Tensor | None = None,
         looks: Sequence[int] | None = None,
         train_last: bool = False,
     ) -> HomographyEstimate:
@@ -130,6 +131,8 @@ class MHN(HomographyModel):
             what is implausible.
         quick
             Leave out the last stage, which takes most of the time.
+        valid
+            Ignored: its networks take whole images.
         looks
             Which stage looks when, such as ``(0, 0, 1, 1, 2)``; by default each as often as the config's
             ``repeats`` says.

@@ -87,7 +87,13 @@ class Unknown(HomographyModel):
         return None
 
     def forward(
-        self, template: Tensor, search: Tensor, *, initial: Tensor | None = None, quick: bool = False
+        self,
+        template: Tensor,
+        search: Tensor,
+        *,
+        initial: Tensor | None = None,
+        quick: bool = False,
+        valid: Tensor | None = None,
     ) -> HomographyEstimate:
         raise NotImplementedError
 
@@ -163,6 +169,7 @@ def flow_step(start: Tensor, truth: Tensor, error: float, log_scale: float) -> F
         flow=flow,
         log_scale=torch.full_like(flow, log_scale),
         visible=torch.ones(flow.shape[:2], dtype=torch.bool),
+        counted=torch.ones(flow.shape[:2], dtype=torch.bool),
         reach=16.0,
     )
 
