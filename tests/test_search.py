@@ -206,7 +206,7 @@ def test_the_model_is_told_what_lies_outside_the_picture() -> None:
 def test_pairs_whose_frames_lie_within_the_picture_have_no_mask() -> None:
     alone, together = Same(3.0), Same(3.0)
     find(alone, scene(300, 300), similarity(1.0, 80, 80), effort="twice")
-    assert alone.masks == [None, None]
+    assert set(alone.masks) == {None}
     views = [
         PairViews(
             read_image(infrared_of(scene(128, 128)), role="ir"), read_image(scene(192, 192), role="rgb")
