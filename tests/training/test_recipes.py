@@ -43,6 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dhn": {"peak_rate": 2e-2},
     "dlkfm": {},
     "m": {"peak_rate": 3e-3},
+    "m_finer": {"peak_rate": 3e-3},
     "m_further": {"peak_rate": 3e-3, "restarts": ()},
     "mhn": {"peak_rate": 2e-2, "epochs": 6, "restarts": (4, 5)},
 }  # fmt: skip

@@ -137,6 +137,31 @@ OFFSET_APPEARANCE = AppearanceConfig(
     curve=0.0, patchwork=0.0, palette=0.15, stripes=0.0, rgb_mix=0.0, night=0.0, jpeg=0.1
 )
 
+# For weights that match already: what would keep a new network from learning at all makes them general.
+_M_FURTHER = Recipe(
+    name="m_further",
+    architecture="m",
+    half_size_share=60 / 175,
+    peak_rate=6e-4,
+    warm_up=0.03,
+    restarts=(120,),
+    easy_until=0.0,
+    easy_gone=0.0,
+    ema=0.995,
+    geometry=dataclasses.replace(M_GEOMETRY, pseudo=0.35),
+    appearance=AppearanceConfig(
+        faint=0.2,
+        gamma=0.6,
+        polarity=0.4,
+        curve=0.15,
+        patchwork=0.15,
+        infrared_blur=0.35,
+        vignette=0.2,
+        rgb_mix=0.1,
+        night=0.12,
+    ),
+)
+
 _RECIPES = {
     "clkn": Recipe(
         name="clkn",
@@ -162,29 +187,16 @@ _RECIPES = {
         appearance=OFFSET_APPEARANCE,
     ),
     "m": Recipe(name="m", architecture="m", geometry=M_GEOMETRY),
-    # For weights that match already: what would keep a new network from learning at all makes them general.
-    "m_further": Recipe(
-        name="m_further",
-        architecture="m",
-        half_size_share=60 / 175,
-        peak_rate=6e-4,
-        warm_up=0.03,
-        restarts=(120,),
-        easy_until=0.0,
-        easy_gone=0.0,
-        ema=0.995,
-        geometry=dataclasses.replace(M_GEOMETRY, pseudo=0.35),
-        appearance=AppearanceConfig(
-            faint=0.2,
-            gamma=0.6,
-            polarity=0.4,
-            curve=0.15,
-            patchwork=0.15,
-            infrared_blur=0.35,
-            vignette=0.2,
-            rgb_mix=0.1,
-            night=0.12,
-        ),
+    "m_further": _M_FURTHER,
+    # Closer views, as the finer looks see them: pictures enlarged beyond their own pixels.
+    "m_finer": dataclasses.replace(
+        _M_FURTHER,
+        name="m_finer",
+        half_size_share=0.0,
+        peak_rate=4e-4,
+        warm_up=0.04,
+        restarts=(),
+        geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.25, near=0.25),
     ),
     "mhn": Recipe(
         name="mhn",
