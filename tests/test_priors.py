@@ -15,6 +15,7 @@ from homoreg.imaging.tone import fit_tone
 from homoreg.priors import (
     BESIDE,
     FIELD_RATIOS,
+    MOST_SHAPE,
     beside,
     fields_of_view,
     same_view,
@@ -50,6 +51,35 @@ def test_fields_of_view_are_centred_and_of_the_ratios() -> None:
     for placement, ratio in zip(placements, FIELD_RATIOS, strict=True):
         assert centre(placement) == pytest.approx([639.5, 359.5])
         assert (area(placement) / (159 * 119)) == pytest.approx(ratio**2 * 1280 * 720 / (160 * 120))
+
+
+def shape(placement: torch.Tensor) -> float:
+    return float(placement[0, 0] / placement[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("rgb", "expected"),
+    [
+        ((1280, 960), 1.0),  # of one aspect
+        ((1280, 720), (16 / 9 / (4 / 3)) ** 0.5),  # halfway to the aspect of the RGB picture
+        ((960, 1280), 1 / MOST_SHAPE),
+        ((3000, 1000), MOST_SHAPE),
+    ],
+)
+def test_fields_are_halfway_to_those_of_a_stretched_picture(rgb: tuple[int, int], expected: float) -> None:
+    for one in (*fields_of_view(IR, rgb), *scattered_fields(IR, rgb)):
+        assert shape(one) == pytest.approx(expected)
+    for one in fields_of_view(IR, rgb, square=True):
+        assert shape(one) == pytest.approx(1.0)
+
+
+def test_fields_of_pictures_a_quarter_turn_apart_keep_square_pixels() -> None:
+    found = starts("auto", "any", ir=(120, 160))
+    count = len(FIELD_RATIOS)
+    upright, turned = found[:count], found[count : 2 * count]
+    assert shape(upright[0]) == pytest.approx(MOST_SHAPE)
+    for one in turned:
+        assert float(one[0, 1].abs()) == pytest.approx(float(one[1, 0].abs()))
 
 
 def test_scattered_fields_lie_beside_the_centre_within_the_picture() -> None:

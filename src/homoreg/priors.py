@@ -41,6 +41,7 @@ Size: TypeAlias = tuple[int, int]
 
 FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45, 0.33)  # infrared field of view over that of the RGB
 METADATA_SLACK = (1.0, 0.88, 1.14)  # factors: what files say of a field of view is seldom exact
+MOST_SHAPE = 1.2  # width over height, or the reverse, of an infrared pixel in the fields that are tried
 # Other starts: turned by degrees, scaled, and shifted by shares of the infrared picture's sides.
 BESIDE = (
     *((0.0, 1.0, x / 8, y / 8) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)),
@@ -75,13 +76,15 @@ class Guess:
     def starts(self, ir: Picture, rgb: Picture) -> list[Tensor]:
         """Placements to choose from, the likeliest first: what is given, else metadata, else all fields."""
         if self.place is not None:
-            found = [self.place(ir.size, rgb.size)]
+            found = turned = [self.place(ir.size, rgb.size)]
         elif (told := placement_of_metadata(ir, rgb)) is not None:
-            found = [_scaled(torch.from_numpy(told), ir.size, factor) for factor in METADATA_SLACK]
+            found = turned = [_scaled(torch.from_numpy(told), ir.size, factor) for factor in METADATA_SLACK]
         else:
             found = fields_of_view(ir.size, rgb.size)
+            # The aspects of pictures a quarter turn apart say nothing of a stretch.
+            turned = fields_of_view(ir.size, rgb.size, square=True)
         if self.orientation == "any":
-            found = [_oriented(one, ir.size, k) for k in range(8) for one in found]
+            found = [_oriented(one, ir.size, k) for k in range(8) for one in (turned if k % 2 else found)]
         return found
 
     def others(self, best: Tensor, ir: Picture, rgb: Picture) -> list[Tensor]:
@@ -100,22 +103,38 @@ def same_view(ir: Size, rgb: Size) -> Tensor:
     return fit_matrix(ir, rgb)
 
 
-def fields_of_view(ir: Size, rgb: Size) -> list[Tensor]:
-    """Placements centred on the RGB picture, one for each field-of-view ratio."""
-    return [_field(ir, rgb, ratio) for ratio in FIELD_RATIOS]
+def fields_of_view(ir: Size, rgb: Size, *, square: bool = False) -> list[Tensor]:
+    """Placements centred on the RGB picture, one for each field-of-view ratio.
+
+    The pixels of both pictures are taken as square where the pictures are of one aspect, or where asked
+    for. Else one of them may have been stretched to its aspect, and the fields are halfway between square
+    pixels and the aspect of the RGB picture: the model reaches either from there.
+    """
+    shape = 1.0 if square else _likely_shape(ir, rgb)
+    return [_field(ir, rgb, ratio, shape=shape) for ratio in FIELD_RATIOS]
 
 
 def scattered_fields(ir: Size, rgb: Size) -> list[Tensor]:
-    """Placements of narrow fields of view beside the centre of the RGB picture."""
-    return [_field(ir, rgb, ratio, x * rgb[0], y * rgb[1]) for ratio, x, y in SCATTERED]
+    """Placements of narrow fields of view beside the centre of the RGB picture, of the same shape."""
+    shape = _likely_shape(ir, rgb)
+    return [_field(ir, rgb, ratio, x * rgb[0], y * rgb[1], shape=shape) for ratio, x, y in SCATTERED]
 
 
-def _field(ir: Size, rgb: Size, ratio: float, right: float = 0.0, down: float = 0.0) -> Tensor:
+def _likely_shape(ir: Size, rgb: Size) -> float:
+    """Width over height of what an infrared pixel shows in the RGB picture."""
+    unlike = rgb[0] * ir[1] / (rgb[1] * ir[0])
+    return min(max(math.sqrt(unlike), 1 / MOST_SHAPE), MOST_SHAPE)
+
+
+def _field(
+    ir: Size, rgb: Size, ratio: float, right: float = 0.0, down: float = 0.0, *, shape: float = 1.0
+) -> Tensor:
     # The ratio is that of the geometric means, so that it is one number for pictures of unlike aspects.
     scale = ratio * (rgb[0] * rgb[1] / (ir[0] * ir[1])) ** 0.5
-    x = (rgb[0] - 1 - scale * (ir[0] - 1)) / 2 + right
-    y = (rgb[1] - 1 - scale * (ir[1] - 1)) / 2 + down
-    return torch.tensor([[scale, 0, x], [0, scale, y], [0, 0, 1]], dtype=torch.float64)
+    across, along = scale * shape**0.5, scale / shape**0.5
+    x = (rgb[0] - 1 - across * (ir[0] - 1)) / 2 + right
+    y = (rgb[1] - 1 - along * (ir[1] - 1)) / 2 + down
+    return torch.tensor([[across, 0, x], [0, along, y], [0, 0, 1]], dtype=torch.float64)
 
 
 def _about_centre(ir: Size, linear: Sequence[Sequence[float]]) -> Tensor:
