@@ -363,7 +363,7 @@ def test_the_second_best_field_of_view_is_looked_at_where_the_best_leaves_doubt(
     rgb = np.repeat((255 * np.exp(-((x / 90) ** 2) - (y / 90) ** 2)).astype(np.uint8)[..., None], 3, axis=2)
     scales = []
     for offset in (-3.0, 9.0):
-        found = find(Fickle(), rgb, None, plain(confidence_offset=offset), size=(160, 120))
+        found = find(Fickle(), rgb, None, plain(confidence_offset=offset), size=(120, 160))
         scales.append(float(found.homography[0, 0]) / 400 * 160)
     narrowest, next_one = sorted(FIELD_RATIOS)[:2]
     assert scales == pytest.approx([next_one, narrowest])
