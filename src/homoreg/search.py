@@ -45,6 +45,7 @@ SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which placements are compared
 FINE_SIZE = 256  # of the frames in which an answer is refined
 MOST_SIZE = 1024  # of the largest frames there are
+ALIKE = 4.0  # px at n = 128: quick answers nearer to each other lead to one place
 APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a similarity are not taken alone
@@ -266,7 +267,7 @@ class Search:
         choosing = [pair for pair in active if len(pair.starts) > 1]
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
-        self._mirror([pair for pair in active if self._confidence(pair) < plan.clear])
+        self._mirror([pair for pair in active if self._wants_mirror(pair, plan)])
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
         if plan.good_error == 0.0 and plan.finest:
@@ -277,6 +278,11 @@ class Search:
 
     def _confidence(self, pair: _Pair) -> float:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
+
+    def _wants_mirror(self, pair: _Pair, plan: _Plan) -> bool:
+        # Where two starts led to one place, it was found twice already.
+        settled = pair.settled and pair.best.strain <= EASY_STRAIN and plan.clear <= 1
+        return self._confidence(pair) < plan.clear and not settled
 
     def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
         confidence = self._confidence(pair)
@@ -298,7 +304,7 @@ class Search:
     def _scout(self, pairs: list[_Pair]) -> None:
         """Compare the starts of each pair in small frames, and look through the answers to the best two.
 
-        The second one only where it is about as precise and the first leaves doubt.
+        The second one only where it leads elsewhere, is about as precise, and the first leaves doubt.
         """
         scouted = self._compare(pairs, [pair.starts for pair in pairs])
         for pair, found in zip(pairs, scouted, strict=True):
@@ -310,6 +316,7 @@ class Search:
             (pair, pair.candidate(found[1].homography))
             for pair, found in zip(pairs, scouted, strict=True)
             if len(found) > 1
+            and _distance(found[1], found[0]) > ALIKE
             and found[1].precision > found[0].precision - CLOSE
             and self._confidence(pair) < DOUBTFUL
         ]
