@@ -3,6 +3,7 @@
     python benchmarks/compare.py --data DIR...
     python benchmarks/efforts.py --data DIR...
     python benchmarks/end_to_end.py --data DIR --samples --csv benchmarks/results/end_to_end.csv
+    python benchmarks/samples.py --data DIR...
     python benchmarks/render.py [--check]
 
 Every figure between the markers of those pages comes from the CSV files in benchmarks/results, but for what
@@ -27,7 +28,12 @@ from homoreg.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, OTHERS = "results", "published"  # what markers can be about
-EFFORTS, TRUST, WHOLE = "efforts", "trust", "end_to_end"  # the same, and the names of CSV files
+EFFORTS, TRUST, WHOLE, SEEN = (
+    "efforts",
+    "trust",
+    "end_to_end",
+    "samples",
+)  # the same, and the names of CSV files
 LENGTHS = (
     ("mean", "mean"),
     ("std", "std"),
@@ -218,6 +224,17 @@ def whole(rows: Sequence[Row]) -> str:
     return markdown(header, lines, 1)
 
 
+def seen(rows: Sequence[Row]) -> str:
+    """Return samples seen by sets: median and mean after one pass, and what a power law foretells."""
+    sets = {row["set"]: row["n"] for row in rows}
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        samples = f"{int(row['samples']):,}" if row["commit"] else f"*{int(row['samples']):,}, foretold*"
+        lines.setdefault(samples, []).append(f"{float(row['median']):.2f} / {float(row['mean']):.2f}")
+    header = ["samples", *(f"{name} ({n})" for name, n in sets.items())]
+    return markdown(header, [[name, *cells] for name, cells in lines.items()], 1)
+
+
 def markers(about: str) -> tuple[str, str]:
     """Return the lines between which a page has a table."""
     return f"<!-- {about}:begin -->", f"<!-- {about}:end -->"
@@ -289,6 +306,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE)}
     wrong = problems(root, rows, errors)
     wrong += [f"{name}.csv is not about the present weights" for name in more if is_stale(root, more[name])]
+    history = read(results / f"{SEEN}.csv")
+    if weights_of(root / "src/homoreg/weights/m120") not in {row["weights"] for row in history}:
+        wrong.append(f"{SEEN}.csv is not about the present weights")
     picture = root / "docs" / "images" / "comparison.png"
     source = hashlib.sha256((results / "comparison_errors.csv").read_bytes()).hexdigest()
     if not picture.is_file() or source.encode() not in picture.read_bytes()[:1024]:
@@ -301,6 +321,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             EFFORTS: efforts(more[EFFORTS]),
             TRUST: trust(more[TRUST]),
             WHOLE: whole(more[WHOLE]),
+            SEEN: seen(history),
         },
         **{folder / "README.md": {RESULTS: card(rows, folder.name)} for folder in model_folders(root)},
     }

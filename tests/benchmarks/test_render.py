@@ -17,7 +17,8 @@ from tests.scenes import write_set
 
 PAGE = "before\n{}\n{}\nafter\n".format(*render.markers("results"))
 PLACE = "".join(
-    "{}\n{}\n".format(*render.markers(about)) for about in ("published", "efforts", "trust", "end_to_end")
+    "{}\n{}\n".format(*render.markers(about))
+    for about in ("published", "efforts", "trust", "end_to_end", "samples")
 )
 WEIGHTS = {"m120": b"one", "m70": b"two"}
 
@@ -72,6 +73,10 @@ def write_more(root: Path) -> None:
         head, *lines = text.splitlines()
         about = [f"model,weights,{head}", *(f"m120,{digest},{line}" for line in lines)]
         (root / "benchmarks" / "results" / f"{name}.csv").write_text("\n".join(about) + "\n")
+    (root / "benchmarks" / "results" / "samples.csv").write_text(
+        "commit,weights,samples,set,n,median,mean,under_3\n"
+        f"abc,0123,500,park,3,2,4,0.5\ndef,{digest},1000,park,3,1,2,0.75\n,,10000,park,3,0.1,0.2,\n"
+    )
 
 
 def draw(root: Path) -> None:
@@ -228,6 +233,14 @@ def test_efforts_trust_and_whole_pictures(root: Path) -> None:
     assert line in page
     assert "| roofs (3) | 2.50 | 66.7 % | 2 | 1 | 14.00 |" in page
     assert "| ice (1) | 0.50 | 100.0 % | 1 | 0 | 2.50 |" in page
+
+
+def test_errors_against_samples(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (root / "docs" / "evaluation.md").read_text()
+    assert "| 500 | 2.00 / 4.00 |\n| 1,000 | 1.00 / 2.00 |\n| *10,000, foretold* | 0.10 / 0.20 |" in page
+    path = root / "benchmarks" / "results" / "samples.csv"
+    path.write_text(path.read_text().replace("def,", "def,0"))
+    assert "samples.csv is not about the present weights" in problem(root, capsys)
 
 
 @pytest.mark.parametrize("name", ["efforts", "trust", "end_to_end"])
