@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "b61a0399b2338abe6d504970b2b91d577d76ab2fb3892bd79cccac4382b8ebe2",
+            "config.json": "3b64813f2c7b6d3c3c4ffffaa7bce7fb55d1ba86da3beb8222ec6894a581f90e",
             "model.safetensors": "ed870c1357a1d9db6566ae4d22f7fa2dfe900051e12b08d0532fe40659b9535d",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "0de5e1a6fade7510a8955ec694fb604673caafe497b7d1fd91c4a6bd4c7128e6",
+            "config.json": "44d6bb945a822d24b8b34ca1f8dce5f321b47640b9298c8707a095af15659a77",
             "model.safetensors": "c02c08a81d18e44c8fefbfa0f5b90a62526db293150b62c28c40fe5daab5471b",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "5cf7a64d815d67b1f02d7d975b88ccf7a0440a454f48108c5ced616e6b723ad5",
+            "config.json": "7580ec01ac306337e72def704e024cd912e58d429735d2e8a0d60189e211e6e0",
             "model.safetensors": "549e0fff6b9eceaeeaa88d72aa22d8ebdfa18deb76309120fe60c5eae58541fb",
         },
     ),
