@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -61,17 +61,18 @@ CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 class _Plan:
     """When a look is worth its time."""
 
-    good_error: float  # px at n = 128: a first answer that expects less error is not looked at again
+    good_error: float | None  # px at n = 128: an answer that expects less is not refined; None: no answer is
     sure: float  # confidence of the first answer from which no other starts are tried
     followed: int  # other starts that are followed up
     clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
+    again: bool = False  # whether the refined answer is refined once more in frames of the same size
     finest: float = 0.0  # frames grow while the infrared picture has so many px and more a px of theirs
 
 
 _PLANS: dict[str, _Plan] = {
-    "fast": _Plan(good_error=float("inf"), sure=0.0, followed=0, clear=0.0),
+    "fast": _Plan(good_error=None, sure=0.0, followed=0, clear=0.0),
     "auto": _Plan(good_error=0.1, sure=0.8, followed=3, finest=1.5),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, finest=0.75),
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, again=True, finest=0.75),
     "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
 }
 
@@ -102,13 +103,9 @@ class _Candidate:
     through: Tensor | None = None
     flip: int = 0
 
-    def informed(self, *, mirrored: float | None = None, rival: float | None = None) -> _Candidate:
-        """The same answer, of which more is known."""
-        one = dataclasses.replace(
-            self,
-            mirrored=self.mirrored if mirrored is None else mirrored,
-            rival=self.rival if rival is None else rival,
-        )
+    def having(self, **changes: Any) -> _Candidate:
+        """The same placement with something else changed; what was seen through it is not pulled again."""
+        one = dataclasses.replace(self, **changes)
         one.__dict__.update({name: vars(self)[name] for name in ("seen", "edges") if name in vars(self)})
         return one
 
@@ -126,6 +123,12 @@ class _Candidate:
     def seen(self) -> tuple[Tensor, Tensor | None]:
         """The RGB picture seen through it and what of that is valid, for the next look and for the edges."""
         return self.view.search_and_valid(self.homography, SIZE)
+
+    def frames(self, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Template, search frame and what of that is valid, at size n and the way they are shown."""
+        search, valid = self.seen if n == SIZE else self.view.search_and_valid(self.homography, n)
+        mask = None if valid is None else _shown(valid, self.flip)
+        return _shown(self.view.template(n), self.flip), _shown(search, self.flip), mask
 
     @cached_property
     def edges(self) -> tuple[float, float]:
@@ -198,13 +201,20 @@ class _Pair:
         """Placements to try where the best answer is not certain."""
         return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
 
+    def turned_over(self) -> list[_Candidate]:
+        """The start of the last look at frames of SIZE, with both pictures shown otherwise."""
+        assert self.best.through is not None
+        start = self.candidate(self.best.through)
+        _ = start.seen  # pulled once for all of them
+        return [start.having(flip=flip) for flip in FLIPS]
+
     def weigh(self, candidate: _Candidate) -> _Candidate:
         """Add how far the answer is from those in pictures that were shown otherwise."""
         others = [one for one in self.witnesses if one.flip != candidate.flip]
         if not others:
             return candidate
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
-        return candidate.informed(mirrored=float(np.log(1 + np.median(distances))))
+        return candidate.having(mirrored=float(np.log(1 + np.median(distances))))
 
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is less certain."""
@@ -270,7 +280,7 @@ class Search:
         self._mirror([pair for pair in active if self._wants_mirror(pair, plan)])
         self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
-        if plan.good_error == 0.0 and plan.finest:
+        if plan.again:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
         if plan.finest:
             self._sharpen(active, plan.finest)
@@ -292,13 +302,12 @@ class Search:
             if pair.best.strain > EASY_STRAIN:
                 return True
             # Where two starts led to one place, little doubt is left.
-            settled = pair.settled and pair.best.strain <= MOST_STRAIN
-            return confidence < min(plan.sure, FREE_SURE) and not settled
+            return confidence < min(plan.sure, FREE_SURE) and not pair.settled
         return confidence < plan.sure
 
     def _wants_fine(self, pair: _Pair, plan: _Plan) -> bool:
-        if plan.good_error in (0.0, float("inf")):
-            return plan.good_error == 0.0
+        if plan.good_error is None:
+            return False
         return not pair.best.answered or self.trust.expected_error(pair.best.evidence) >= plan.good_error
 
     def _scout(self, pairs: list[_Pair]) -> None:
@@ -346,18 +355,13 @@ class Search:
 
     def _mirror(self, pairs: list[_Pair]) -> None:
         """Take the first look at both pictures shown otherwise."""
-        jobs = [
-            dataclasses.replace(pair.candidate(pair.best.through), flip=flip)
-            for pair in pairs
-            if pair.best.through is not None
-            for flip in FLIPS
-        ]
+        pairs = [pair for pair in pairs if pair.best.through is not None]
+        jobs = [job for pair in pairs for job in pair.turned_over()]
         answers = iter(zip(jobs, self._estimate(jobs, SIZE), strict=True))
         for pair in pairs:
-            if pair.best.through is not None:
-                pair.witnesses = [pair.best] + [answer or job for job, answer in islice(answers, len(FLIPS))]
-                pair.best = pair.weigh(pair.best)
-                pair.note()
+            pair.witnesses = [pair.best] + [answer or job for job, answer in islice(answers, len(FLIPS))]
+            pair.best = pair.weigh(pair.best)
+            pair.note()
 
     def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
         """Quick looks from other starts; the most certain answers are followed up, and the best kept.
@@ -379,7 +383,7 @@ class Search:
                     c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART
                 ]
                 rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
-                pair.best = best.informed(rival=rival)
+                pair.best = best.having(rival=rival)
                 pair.note()
 
     def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
@@ -418,15 +422,10 @@ class Search:
         chunk = max(1, CHUNK * SIZE**2 // max(n, SIZE) ** 2)
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
-            template = torch.cat([_shown(job.view.template(n), job.flip) for job in part]).to(self.device)
-            seen = [job.seen if n == SIZE else job.view.search_and_valid(job.homography, n) for job in part]
-            frames = [_shown(frame, job.flip) for job, (frame, _) in zip(part, seen, strict=True)]
-            search = torch.cat(frames).to(self.device)
-            masks = [
-                None if mask is None else _shown(mask, job.flip)
-                for job, (_, mask) in zip(part, seen, strict=True)
-            ]
-            valid = _joined(masks, n, self.device)
+            shown = [job.frames(n) for job in part]
+            template = torch.cat([one for one, _, _ in shown]).to(self.device)
+            search = torch.cat([one for _, one, _ in shown]).to(self.device)
+            valid = _joined([one for _, _, one in shown], n, self.device)
             initial = self._initial(template, search, refine=refine)
             estimate = self.model(template, search, initial=initial, quick=quick, valid=valid)
             homographies = estimate.homography.cpu().double()

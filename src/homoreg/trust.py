@@ -75,10 +75,6 @@ class Evidence:
         return np.array(dataclasses.astuple(self), dtype or np.float64)
 
 
-WEIGHED = tuple(f.name for f in dataclasses.fields(Evidence))
-"""The evidence that the fitted models weigh."""
-
-
 @dataclass(frozen=True)
 class Trust:
     """Calibration of what a model's evidence is worth.
@@ -160,8 +156,8 @@ class Trust:
 
     def _weigh(self, kind: str, evidence: Evidence) -> float:
         total: float = getattr(self, f"{kind}_offset")
-        for name in WEIGHED:
-            total += getattr(self, f"{kind}_{name}") * getattr(evidence, name)
+        for name, value in vars(evidence).items():
+            total += getattr(self, f"{kind}_{name}") * value
         return total
 
 
@@ -218,7 +214,7 @@ def fit_trust(
     log_error = np.log(np.clip(e[known], 0.05, 100.0))
     odds = _fit_logistic(x, (e < RIGHT).astype(np.float64), w)
     errs = _fit_line(x[known], log_error, w[known])
-    names = list(WEIGHED)
+    names = [f.name for f in dataclasses.fields(Evidence)]
     return Trust(
         **{f"confidence_{name}": float(value) for name, value in zip([*names, "offset"], odds, strict=True)},
         **{f"error_{name}": float(value) for name, value in zip([*names, "offset"], errs, strict=True)},

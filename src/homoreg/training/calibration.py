@@ -79,7 +79,7 @@ def calibrate(
         not belong together, come on top.
     threshold
         Confidence from which results are to call themselves reliable. By default the lowest from 0.5 up at
-        which at most 3 % of the accepted results are off by more than 10 px and at most 1 % of the pairs
+        which at most 0.5 % of the accepted results are off by more than 10 px and at most 1 % of the pairs
         that do not belong together are accepted.
     progress
         Told how far it is.
