@@ -175,8 +175,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def load_state(model: HomographyModel, folder: str | Path) -> None:
+def load_state(model: HomographyModel, folder: str | Path, *, partly: bool = False) -> None:
     """Load ``model.safetensors`` into a model: every tensor, by name and shape, and nothing else.
+
+    With ``partly``, what the file lacks stays as it is: parts that were added to a trained network.
 
     Raises
     ------
@@ -185,7 +187,8 @@ def load_state(model: HomographyModel, folder: str | Path) -> None:
         is not finite.
     """
     path = Path(folder) / "model.safetensors"
-    _fill(model, _read_tensors(path), path)
+    tensors = dequantized(_read_tensors(path), str(path))
+    _fill(model, {**model.state_dict(), **tensors} if partly else tensors, path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
