@@ -47,7 +47,8 @@ def one_at_a_time(query: Tensor, search: Tensor, radius: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "radius"), [(5, 7, 2), (7, 5, 1), (4, 4, 0), (3, 3, 4), (1, 6, 2), (6, 1, 3)]
+    ("height", "width", "radius"),
+    [(5, 7, 2), (7, 5, 1), (4, 4, 0), (3, 3, 4), (1, 6, 2), (6, 1, 3), (3, 16, 1), (2, 48, 4), (3, 33, 2)],
 )
 def test_local_correlation_is_exact(height: int, width: int, radius: int) -> None:
     query, search = noise(2, 3, height, width), noise(2, 3, height, width, seed=1)

@@ -24,6 +24,8 @@ __all__ = [
     "standardize",
 ]
 
+PIECE = 16  # cells of a row that are correlated together
+
 
 def conv_norm_relu(inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     """Convolution, instance norm (as a group norm, whose kernel is faster on a CPU), ReLU."""
@@ -114,19 +116,22 @@ def local_correlation(query: Tensor, search: Tensor, radius: int) -> Tensor:
 
     Notes
     -----
-    One matrix product a row gives the correlations of a row with a whole padded row; the wanted band is read
-    off in place, as rows one longer. On a CPU this is several times faster than products of shifted maps, and
-    it is exact.
+    One matrix product a piece of a row gives the correlations of its cells with a whole padded piece; the
+    wanted band is read off in place, as rows one longer. On a CPU this is several times faster than products
+    of shifted maps, and it is exact. Of whole rows it would be most of the work in large maps.
     """
     batch, channels, height, width = query.shape
-    side, padded = 2 * radius + 1, width + 2 * radius
-    rows = query.permute(0, 2, 3, 1).reshape(batch * height, width, channels)
-    around = F.pad(search, [radius] * 4).permute(0, 2, 1, 3)
+    side = 2 * radius + 1
+    piece = width if width % PIECE else PIECE
+    padded, count = piece + 2 * radius, batch * height * width // piece
+    rows = query.permute(0, 2, 3, 1).reshape(count, piece, channels)
+    around = F.pad(search, [radius] * 4).permute(0, 2, 1, 3).unfold(3, padded, piece)
+    around = around.transpose(2, 3).contiguous()  # (B, padded rows, pieces, C, padded)
     bands = []
     for shift in range(side):
-        other = around[:, shift : shift + height].reshape(batch * height, channels, padded)
+        other = around[:, shift : shift + height].reshape(count, channels, padded)
         products = torch.bmm(rows, other)
-        bands.append(products.as_strided((batch * height, width, side), (width * padded, padded + 1, 1)))
+        bands.append(products.as_strided((count, piece, side), (piece * padded, padded + 1, 1)))
     return torch.cat(bands, 2).view(batch, height, width, side * side).permute(0, 3, 1, 2)
 
 
