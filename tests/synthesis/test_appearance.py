@@ -23,7 +23,6 @@ from tests.scenes import infrared_of, scene
 NAMES = [field.name for field in dataclasses.fields(AppearanceConfig)]
 OF_RGB = [name for name in NAMES if name.startswith("rgb_")] + ["night", "jpeg"]
 OF_INFRARED = [name for name in NAMES if name not in OF_RGB or name == "jpeg"]
-OF_INFRARED.remove("plain")  # of samples, not of one side
 BATCH = 4
 
 
@@ -60,7 +59,7 @@ def flat(value: float, channels: int, side: int = 64) -> Tensor:
 
 
 def test_the_two_sides_make_up_the_config() -> None:
-    assert {*OF_RGB, *OF_INFRARED, "plain"} == set(NAMES)
+    assert {*OF_RGB, *OF_INFRARED} == set(NAMES)
 
 
 def test_without_a_chance_nothing_changes(rgb: Tensor, infrared: Tensor) -> None:

@@ -220,26 +220,13 @@ def test_seeds(bank: ImageBank) -> None:
 
 
 def test_everything_lies_in_range(bank: ImageBank) -> None:
-    names = [field.name for field in dataclasses.fields(AppearanceConfig) if field.name != "plain"]
-    changed = AppearanceConfig(**dict.fromkeys(names, 1.0))
+    changed = AppearanceConfig(**{field.name: 1.0 for field in dataclasses.fields(AppearanceConfig)})
     batch = draw_samples(bank, N, seed=0, batch=8, geometry=M_GEOMETRY, appearance=changed)
     for images in (batch.template, batch.search):
         assert images.dtype == torch.float32
         assert images.min() >= 0
         assert images.max() <= 1
         assert images.isfinite().all()
-
-
-@pytest.mark.parametrize("plain", [0.0, 0.3, 1.0])
-def test_share_of_samples_as_they_are(bank: ImageBank, plain: float) -> None:
-    options: dict[str, Any] = {"batch": 200, "geometry": GeometryConfig()}
-    noisy = AppearanceConfig(plain=plain, infrared_noise=1.0, rgb_noise=1.0)
-    varied = draw_samples(bank, 32, seed=0, appearance=noisy, **options)
-    own = draw_samples(bank, 32, seed=0, **options)
-    templates = (varied.template == own.template).flatten(1).all(1)
-    searches = (varied.search == own.search).flatten(1).all(1)
-    assert torch.equal(templates, searches)  # both sides or none
-    assert float(templates.float().mean()) == pytest.approx(plain, abs=0.1)
 
 
 @pytest.mark.parametrize("easy", [0.0, 0.3, 1.0])

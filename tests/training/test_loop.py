@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from homoreg.errors import ConfigError, DataError, OutputError, UnknownNameError, WeightsError
-from homoreg.models.registry import build
 from homoreg.models.storage import load_model, load_state
 from homoreg.synthesis.protocol import draw_samples
 from homoreg.synthesis.sources import find_pairs
@@ -25,7 +24,6 @@ from tests.disk import FullDisk, everything_below
 from tests.scenes import save, scene, write_pairs
 from tests.training.runs import (
     ROOT,
-    TINY,
     Progress,
     build_tiny,
     checkpoint_of,
@@ -156,30 +154,6 @@ def test_weights_to_start_from(tmp_path: Path, pairs: Path, whole: Path) -> None
     # What the weights have seen, then and now.
     training = load_model(tmp_path / "run" / "snapshots" / "epoch-001")[1]["training"]
     assert (training["samples"], training["init"]) == (16, before)
-
-
-def test_parts_are_added_and_others_stay(
-    tmp_path: Path, pairs: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network that grows begins where the smaller one ended; what is frozen ends there too."""
-    monkeypatch.setattr("homoreg.training.loop.build", lambda name, more: build(name, TINY | more))
-    begun, network = whole / "snapshots" / "epoch-003", {"blocks": [1, 1, 1], "adapted": True}
-    frozen = ("encoder", "side", "self_attention", "cross_attention", "log_sharpness")
-    recipe = short(epochs=1, peak_rate=1e-2, network=network, frozen=frozen)
-    train(recipe, [pairs], tmp_path / "run", init=begun, device="cpu")
-    small, config = load_model(begun)
-    large, grown = load_model(tmp_path / "run" / "snapshots" / "epoch-001")
-    assert grown["config"] == config["config"] | network
-    state = large.state_dict()
-    for name, value in small.state_dict().items():
-        assert torch.equal(state[name], value) == name.startswith(frozen), name
-    assert any(name.startswith("adapters") for name in state)
-
-
-def test_freezing_what_is_not_there_is_refused(tmp_path: Path, pairs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"frozen names 'encode_', which no weight of the m architecture"):
-        train(short(frozen=("encode_",)), [pairs], tmp_path / "run", device="cpu")
-    assert not (tmp_path / "run").exists()
 
 
 def test_outside_the_main_thread(tmp_path: Path, pairs: Path, whole: Path) -> None:
@@ -435,9 +409,12 @@ def test_a_broken_checkpoint(tmp_path: Path, pairs: Path) -> None:
 def test_a_checkpoint_of_another_network(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from homoreg.models.registry import build
+    from tests.training.runs import TINY
+
     run = tmp_path / "run"
     train(short(), [pairs], run, device="cpu", max_steps=1)
-    monkeypatch.setattr("homoreg.training.loop.build", lambda name, _: build(name, {**TINY, "width2": 16}))
+    monkeypatch.setattr("homoreg.training.loop.build", lambda name: build(name, {**TINY, "width2": 16}))
     with pytest.raises(WeightsError, match=r"checkpoint\.pt does not fit the m architecture"):
         train(short(), [pairs], run, device="cpu", resume=True)
 

@@ -71,17 +71,12 @@ class MConfig:
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
     fine_steps: tuple[int, int, int] = (1, 2, 1)  # the same from a given start in frames of n >= 192
-    blocks: tuple[int, int, int] = (0, 0, 0)  # context blocks of the refiners at 1/8, 1/4, 1/2
-    adapted: bool = False  # whether each side's features have a block of their own before the refinement
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
             raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
-        counts = (*self.radius, *self.steps, *self.quick_steps, *self.fine_steps, *self.blocks)
-        if min(self.layers, *counts) < 0:
-            raise ConfigError(
-                f"{self} has a negative count; layers, radius, steps and blocks must be at least 0"
-            )
+        if min(self.layers, *self.radius, *self.steps, *self.quick_steps, *self.fine_steps) < 0:
+            raise ConfigError(f"{self} has a negative count; layers, radius and steps must be at least 0")
         if self.width8 % 4 or self.width8 % self.heads:
             raise ConfigError(
                 f"m config width8 is {self.width8} with {self.heads} heads; expected a multiple of 4 and of "
@@ -169,54 +164,10 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class ContextBlock(nn.Module):
-    """Two convolutions, the first dilated, and the mean over the frame, around a skip connection.
-
-    Begins as the identity, so that it can be added to a trained network.
-    """
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.wide = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.whole = nn.Conv2d(channels, channels, 1)
-        self.out = _silent(nn.Conv2d(channels, channels, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        inner = self.wide(x) + self.whole(x.mean(dim=(-2, -1), keepdim=True))
-        added: Tensor = x + self.out(F.relu(inner))
-        return added
-
-
-class Adapter(nn.Module):
-    """A residual block of one side's features at one scale; begins as the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = conv_norm_relu(channels, channels)
-        self.out = _silent(nn.Conv2d(channels, channels, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        added: Tensor = x + self.out(self.first(x))
-        return added
-
-
-def _silent(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
 class Refiner(nn.Module):
-    """From local correlations to a residual flow and its Laplace scale, per cell.
+    """From local correlations to a residual flow and its Laplace scale, per cell."""
 
-    With context blocks it also sees the pulled features themselves, further around each cell, and what it
-    made of the step before.
-    """
-
-    def __init__(self, channels: int, hidden: int, radius: int, stride: int, blocks: int = 0) -> None:
+    def __init__(self, channels: int, hidden: int, radius: int, stride: int) -> None:
         super().__init__()
         self.radius, self.stride = radius, stride
         window = (2 * radius + 1) ** 2
@@ -230,23 +181,13 @@ class Refiner(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 4, 1),
         )
-        self.blocks = nn.ModuleList(ContextBlock(hidden, 2 ** (k + 1)) for k in range(blocks))
-        if blocks:
-            self.seen = _silent(nn.Conv2d(channels, hidden, 1))
-            self.carried = _silent(nn.Conv2d(hidden, hidden, 1))
 
     def forward(
-        self,
-        template: Tensor,
-        search: Tensor,
-        homography: Tensor,
-        share: Tensor | None = None,
-        before: Tensor | None = None,
-    ) -> tuple[FlowStep, Tensor]:
+        self, template: Tensor, search: Tensor, homography: Tensor, share: Tensor | None = None
+    ) -> FlowStep:
         """Look around the homography (B, 3, 3) so far; features (B, C, h, h) and (B, C, 3h/2, 3h/2).
 
         ``share`` (B, 1, 3h/2, 3h/2) says how much of each search cell shows the picture; None for all.
-        ``before`` is what the step before at this level returned beside its flow.
         """
         height, width = template.shape[-2:]
         pulled, mask = pull(search, homography, (height, width), stride=self.stride)
@@ -256,22 +197,14 @@ class Refiner(nn.Module):
         correlation = local_correlation(
             F.normalize(template, dim=1), F.normalize(pulled, dim=1), self.radius
         ).contiguous(memory_format=torch.channels_last)
-        x = self.net[0](torch.cat([3 * correlation, template], dim=1))
-        if self.blocks:
-            x = x + self.seen(pulled)
-            if before is not None:
-                x = x + self.carried(before)
-        hidden = self.net[1:-1](x)
-        for block in self.blocks:
-            hidden = block(hidden)
-        out = self.net[-1](hidden).float()
+        out = self.net(torch.cat([3 * correlation, template], dim=1)).float()
         shift = cell_centres(2 * self.radius + 1, 2 * self.radius + 1, 1, out) - self.radius
         weights = torch.softmax(correlation.float() * self.log_sharpness.exp(), dim=1)
         with _no_autocast(out):
             expected = torch.einsum("bkhw,kc->bchw", weights, shift)
         flow = (expected + out[:, :2]) * self.stride
         log_scale = 4 * torch.tanh(out[:, 2:] / 4)
-        step = FlowStep(
+        return FlowStep(
             start=homography,
             points=cell_centres(height, width, self.stride, out),
             flow=flow.flatten(2).transpose(1, 2),
@@ -280,7 +213,6 @@ class Refiner(nn.Module):
             counted=counted.flatten(1),
             reach=float(self.radius * self.stride),
         )
-        return step, hidden
 
 
 class M(HomographyModel):
@@ -304,18 +236,11 @@ class M(HomographyModel):
         self.cross_attention = nn.ModuleList(CrossAttention(c.width8, c.heads) for _ in range(c.layers))
         self.log_sharpness = nn.Parameter(torch.tensor(20.0).log())
         self.refiners = nn.ModuleList(
-            Refiner(channels, hidden, radius, stride, blocks)
-            for channels, hidden, radius, stride, blocks in zip(
-                (c.width8, c.width4, c.width2), c.hidden, c.radius, STRIDES, c.blocks, strict=True
+            Refiner(channels, hidden, radius, stride)
+            for channels, hidden, radius, stride in zip(
+                (c.width8, c.width4, c.width2), c.hidden, c.radius, STRIDES, strict=True
             )
         )
-        if c.adapted:
-            self.adapters = nn.ModuleDict(
-                {
-                    side: nn.ModuleList(Adapter(width) for width in (c.width8, c.width4, c.width2))
-                    for side in ("infrared", "rgb")
-                }
-            )
         self._to_channels_last()
 
     @torch.no_grad()
@@ -391,7 +316,6 @@ class M(HomographyModel):
             scores = self._match(infrared[0], rgb[0])
             initial = self._solve_matches(scores, n)
             details["scores"] = scores
-        infrared, rgb = self._adapt(infrared, "infrared"), self._adapt(rgb, "rgb")
         homography = initial.detach().float()
         prior = square_prior(n, dtype=torch.float32).to(homography.device).expand_as(homography)
         stages, flows = [homography], []
@@ -401,9 +325,8 @@ class M(HomographyModel):
             if guide is not None:
                 homography = guide(homography, refiner.stride)
             share = None if valid is None else F.avg_pool2d(valid.to(homography.dtype), refiner.stride)
-            memory: Tensor | None = None
             for _ in range(steps[level]):
-                flow, memory = refiner(infrared[level], rgb[level], homography, share, memory)
+                flow = refiner(infrared[level], rgb[level], homography, share)
                 delta, information = self._solve_flow(flow, n)
                 following = compose(homography, delta)
                 stages.append(following)
@@ -412,13 +335,6 @@ class M(HomographyModel):
                 homography = torch.where(sound[:, None, None], following.detach(), homography)
         details["flows"] = flows
         return self._finish(stages, flows, information, prior, n, details)
-
-    def _adapt(self, features: tuple[Tensor, Tensor, Tensor], side: str) -> tuple[Tensor, ...]:
-        """Features of one side as the refinement sees them, at 1/8, 1/4 and 1/2."""
-        if not self._config.adapted:
-            return features
-        adapters = cast("nn.ModuleList", self.adapters[side])
-        return tuple(adapter(x) for adapter, x in zip(adapters, features, strict=True))
 
     def _match(self, infrared: Tensor, rgb: Tensor) -> Tensor:
         """Scores of all template cells (N) against all search cells (M): (B, N, M)."""

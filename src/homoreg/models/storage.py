@@ -175,10 +175,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def load_state(model: HomographyModel, folder: str | Path, *, partly: bool = False) -> None:
+def load_state(model: HomographyModel, folder: str | Path) -> None:
     """Load ``model.safetensors`` into a model: every tensor, by name and shape, and nothing else.
-
-    With ``partly``, what the file lacks stays as it is: parts that were added to a trained network.
 
     Raises
     ------
@@ -187,8 +185,7 @@ def load_state(model: HomographyModel, folder: str | Path, *, partly: bool = Fal
         is not finite.
     """
     path = Path(folder) / "model.safetensors"
-    tensors = dequantized(_read_tensors(path), str(path))
-    _fill(model, {**model.state_dict(), **tensors} if partly else tensors, path)
+    _fill(model, _read_tensors(path), path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -26,7 +26,6 @@ __all__ = ["AppearanceConfig", "infrared_appearance", "palettes", "pseudo_infrar
 class AppearanceConfig:
     """Chances of the changes of appearance, each 0 to 1."""
 
-    plain: float = 0.0  # both sides as they are
     stretch: float = 0.7  # percentile stretch of the infrared
     gamma: float = 0.5
     polarity: float = 0.3  # white-hot to black-hot

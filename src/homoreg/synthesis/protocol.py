@@ -200,12 +200,8 @@ def draw_samples(
         template = torch.where(synthetic[:, None, None, None], made, template)
     if appearance is not None:
         plain = pulled[:, :3].mean(1, keepdim=True).expand(-1, 3, -1, -1), search
-        own = template.expand(-1, 3, -1, -1), search
         template = infrared_appearance(template, draw, appearance)
         search = rgb_appearance(search, draw, appearance)
-        if appearance.plain:
-            spared = draw.chance(appearance.plain)[:, None, None, None]
-            template, search = torch.where(spared, own[0], template), torch.where(spared, own[1], search)
         spared = draw.chance(easy)[:, None, None, None]
         template, search = torch.where(spared, plain[0], template), torch.where(spared, plain[1], search)
     else:

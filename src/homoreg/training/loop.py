@@ -123,10 +123,9 @@ class _Run:
         self.recipe, self.out, self.parallel, self.model = recipe, out, parallel, model
         self.record = record
         self.total = recipe.epochs * recipe.steps_per_epoch
-        learning = [weight for weight in model.parameters() if weight.requires_grad]
         # Fused: one pass over the weights instead of eight, which networks of 34 million weights feel.
         self.optimizer = torch.optim.AdamW(
-            learning, lr=recipe.peak_rate, weight_decay=recipe.weight_decay, fused=True
+            model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.average = EMA(model, recipe.ema)
         self.objective: Objective = get_objective(model)
@@ -248,8 +247,7 @@ def train(
         their images must be those it was begun with. The number of processes, the device and the precision
         may be others: that is logged, and run.json says what the run ran on from which step.
     init
-        Folder with weights to start from instead of random ones, all of them, but for the parts that the
-        recipe's ``network`` adds; what they took, if their config says so, is
+        Folder with weights to start from instead of random ones; what they took, if their config says so, is
         part of the samples and minutes that snapshots state. A run that has a checkpoint resumes without it.
     device
         "cpu", "cuda"...; CUDA where there is one by default.
@@ -269,8 +267,7 @@ def train(
     ------
     ConfigError
         If ``out`` holds another run, or one and ``resume`` is False; if the device is not there, or the
-        batch does not divide among the processes; if run.json is broken; if the recipe's network or what it
-        freezes does not fit the architecture.
+        batch does not divide among the processes; if run.json is broken.
     DataError
         If a folder holds no pairs or unequal ones.
     WeightsError
@@ -295,10 +292,9 @@ def train(
     bank = ImageBank(training, weights=weights, device=parallel.device)
     held_bank = ImageBank(held, device=parallel.device) if held and parallel.rank == 0 else None
     torch.manual_seed(recipe.seed)
-    model = build(recipe.architecture, recipe.network).to(parallel.device)
+    model = build(recipe.architecture).to(parallel.device)
     if init is not None:
-        load_state(model, init, partly=bool(recipe.network))
-    freeze(model, recipe.frozen)
+        load_state(model, init)
     run = _Run(recipe, folder, parallel, model, recorded or asked)
     if resume:
         run.restore()
@@ -318,26 +314,6 @@ def train(
         batches.close()
     parallel.wait()
     return TrainingResult(run.step, run.total, run.step >= run.total)
-
-
-def freeze(model: HomographyModel, beginnings: Sequence[str]) -> None:
-    """Take the weights whose names begin so out of the training.
-
-    Raises
-    ------
-    ConfigError
-        If there are none.
-    """
-    for beginning in beginnings:
-        chosen = [weight for name, weight in model.named_parameters() if name.startswith(beginning)]
-        if not chosen:
-            parts = sorted({name.partition(".")[0] for name, _ in model.named_parameters()})
-            raise ConfigError(
-                f"frozen names {beginning!r}, which no weight of the {model.architecture} architecture "
-                f"begins with; expected parts of it, such as {', '.join(parts)}"
-            )
-        for weight in chosen:
-            weight.requires_grad_(False)
 
 
 def _write_record(folder: Path, before: dict[str, Any] | None, record: dict[str, Any]) -> None:

@@ -40,8 +40,6 @@ class Recipe:
     validate_every: int = 5  # epochs
     snapshots: tuple[int, ...] = (70, 120, 175)  # epochs whose averaged weights are kept
     seed: int = 0
-    network: dict[str, Any] = field(default_factory=dict)  # changes of the architecture's config
-    frozen: tuple[str, ...] = ()  # beginnings of the names of weights that stay as they are
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
@@ -115,7 +113,7 @@ class Recipe:
             if key in values:
                 _check_keys(kind, values[key], key)
                 values[key] = kind(**values[key])
-        for key in ("snapshots", "restarts", "frozen"):
+        for key in ("snapshots", "restarts"):
             if key in values:
                 values[key] = tuple(values[key])
         return cls(**values)
@@ -199,19 +197,6 @@ _RECIPES = {
         warm_up=0.04,
         restarts=(),
         geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.25, near=0.25),
-    ),
-    # Only the refinement of a network that matches already, with more context: of pictures as they are too.
-    "m_refine": dataclasses.replace(
-        _M_FURTHER,
-        name="m_refine",
-        half_size_share=0.0,
-        peak_rate=8e-4,
-        warm_up=0.04,
-        ema=0.99,
-        network={"blocks": (1, 3, 2), "adapted": True},
-        frozen=("encoder", "side", "self_attention", "cross_attention", "log_sharpness"),
-        geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.35),
-        appearance=dataclasses.replace(_M_FURTHER.appearance, plain=0.35),
     ),
     "mhn": Recipe(
         name="mhn",

@@ -14,9 +14,6 @@ from homoreg.training.objectives.base import Outcome, displaced, unwrapped
 
 __all__ = ["m_objective"]
 
-_STARTS = (0.01, 0.12)  # largest displacement of a corner of the starts, as shares of n
-_REFINEMENT_STEPS = (2, 3, 2)
-
 
 class _Guide:
     """Starts for the levels of the m family while it learns.
@@ -44,7 +41,7 @@ class _Guide:
         return torch.where(lost[:, None, None], rescue, homography)
 
 
-def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int, *, corners: float = 0.1) -> Tensor:
+def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int) -> Tensor:
     """Flow likelihood plus the corner error after the step, where the start was within reach."""
     likelihood = flow_loss(
         flow.start, flow.points, flow.flow, flow.log_scale, flow.visible, truth, reach=flow.reach
@@ -52,23 +49,7 @@ def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int, *, corn
     within = per_pair_corner_error(flow.start, truth, n) < 1.5 * flow.reach
     error = per_pair_corner_error(following, truth, n) * (128 / n)
     error = torch.where(within & torch.isfinite(error), error.clamp(max=60), 0.0)
-    return 0.3 * likelihood + corners * error.mean()
-
-
-def _refinement_objective(model: torch.nn.Module, batch: SampleBatch, seed: int) -> Outcome:
-    """Flow likelihood and corner error of every step from starts at all distances, as matching gives them."""
-    n, truth = batch.template.shape[-1], batch.homography
-    draw = Draw(seed, len(truth), truth.device)
-    reach = draw.log_uniform(*_STARTS) * n
-    start = displaced(truth, draw.uniform(-1.0, 1.0, 4, 2) * reach[:, None, None], n)
-    estimate = model(batch.template, batch.search, initial=start, steps=_REFINEMENT_STEPS)
-    loss = torch.zeros((), device=truth.device)
-    flows: list[FlowStep] = estimate.details["flows"]
-    for flow, following in zip(flows, estimate.stages[1:], strict=True):
-        loss = loss + _step_loss(flow, following, truth, n, corners=0.3) / len(flows) * 3
-    with torch.no_grad():
-        errors = per_pair_corner_error(estimate.stages[-1], truth, n) * (128 / n)
-    return Outcome(loss, errors)
+    return 0.3 * likelihood + 0.1 * error.mean()
 
 
 def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress: float = 0.0) -> Outcome:
@@ -84,15 +65,8 @@ def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress:
         Of the starts that replace lost ones.
     progress
         Share of the run that is done; nothing depends on it here.
-
-    Notes
-    -----
-    With a frozen encoder there is nothing to match better with: the refinement alone is trained then, from
-    starts beside the truth.
     """
     inner = unwrapped(model, M)
-    if not any(weight.requires_grad for weight in inner.encoder.parameters()):
-        return _refinement_objective(model, batch, seed)
     n, truth = batch.template.shape[-1], batch.homography
     guide = _Guide(truth, n, inner.config.radius, seed)
     estimate = model(batch.template, batch.search, guide=guide, steps=(2, 2, 1))
