@@ -12,7 +12,7 @@ from torch import Tensor
 from homoreg.geometry import square_prior
 from homoreg.imaging.reading import read_image
 from homoreg.priors import FIELD_RATIOS, given
-from homoreg.search import Finding, Search
+from homoreg.search import ASIDE, Finding, Search
 from homoreg.trust import Trust
 from homoreg.views import PairViews
 from tests.scenes import infrared_of, scene
@@ -44,9 +44,7 @@ def find(
 def test_the_most_certain_of_other_starts_is_kept() -> None:
     start = similarity(1.0, 120, 80)
     found = find(Bright(), RAMP, start)
-    assert found.homography[0, 2] == pytest.approx(120 + 16), (
-        "an eighth of the infrared picture further right"
-    )
+    assert found.homography[0, 2] == pytest.approx(120 + ASIDE[-1]), "as far beside it as is looked"
     assert found.evidence is not None
     first = find(Bright(), RAMP, start, effort="fast")
     assert torch.allclose(first.homography, torch.from_numpy(start))
@@ -125,13 +123,16 @@ def test_mirrored_pictures_in_which_nothing_is_found_count_as_far_away() -> None
     assert lost.mirrored == pytest.approx(np.log(1 + 128))
 
 
-def test_an_answer_that_comes_back_in_mirrored_pictures_goes_before_a_precise_one_that_does_not() -> None:
+@pytest.mark.parametrize(("precision", "place"), [(0.1, 44), (2.0, 32)])
+def test_of_about_equally_precise_answers_the_one_that_comes_back_in_mirrored_pictures_is_kept(
+    precision: float, place: float
+) -> None:
     class Torn(Matching):
-        # Very sure of a wrong place in the pictures as they are, of the right one in all others.
+        # Sure of a wrong place in the pictures as they are, of the right one in all others.
         def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
             homography, _, lost = super().answer(template, search)
             if self.sizes == [128]:
-                return square_prior(128), 2.0, False
+                return square_prior(128), precision, False
             return homography, 0.0, lost
 
     trust = plain(confidence_offset=-1.0, confidence_precision=0.5, confidence_mirrored=-2.0)
@@ -139,7 +140,19 @@ def test_an_answer_that_comes_back_in_mirrored_pictures_goes_before_a_precise_on
     views = PairViews(read_image(rgb[20:148, 44:172], role="rgb"), read_image(rgb, role="rgb"))
     found = Search(Torn(), trust, torch.device("cpu"), lambda: None).run([views], [given(PROTOCOL)])[0]
     assert found.history[0][0][0, 2] == pytest.approx(32)
-    assert found.homography[0, 2] == pytest.approx(44, abs=1)
+    assert found.homography[0, 2] == pytest.approx(place, abs=1)
+    assert found.evidence is not None
+    assert (found.evidence.rival == 1) is (place == 32), (
+        "it says that another place looks better in the mirror"
+    )
+
+
+def test_places_beside_a_doubtful_answer_are_looked_at_without_matching_anew() -> None:
+    model = Same(1.0)  # stays wherever it begins
+    find(model, scene(192, 192), PROTOCOL, plain(confidence_offset=-1.0))
+    assert model.sizes[:5] == [128, 128, 64, 128, 64]
+    assert model.batches[2:4] == [8 * len(ASIDE), 4]
+    assert [one is None for one in model.initials[:5]] == [True, True, False, False, True]
 
 
 def test_clear_answers_are_not_looked_at_in_the_mirror() -> None:
@@ -259,7 +272,7 @@ def test_answers_of_a_shape_that_is_hardly_possible_are_not_taken_alone(stretch:
         ("fast", PROTOCOL, [128]),
         ("auto", PROTOCOL, [128, 256]),
         ("auto", None, [64, 128, 256]),
-        ("best", PROTOCOL, [128, 128, 64, 128, 256, 256]),
+        ("best", PROTOCOL, [128, 128, 64, 128, 64, 128, 256, 256]),
         ("twice", PROTOCOL, [128, 128, 256]),
     ],
 )
@@ -280,6 +293,7 @@ def test_what_is_certain_is_looked_at_coarse_then_fine(
         ("best", 3000, 1024),
         ("auto", 640, 256),
         ("auto", 900, 512),
+        ("auto", 1280, 768),
         ("auto", 3000, 1024),
         ("fast", 3000, 128),
     ],

@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "3b64813f2c7b6d3c3c4ffffaa7bce7fb55d1ba86da3beb8222ec6894a581f90e",
+            "config.json": "0aa25b261390c3cd0dd06f7317d3902b04da29632c7b1abbf233cf2ec9ef6a90",
             "model.safetensors": "ed870c1357a1d9db6566ae4d22f7fa2dfe900051e12b08d0532fe40659b9535d",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "44d6bb945a822d24b8b34ca1f8dce5f321b47640b9298c8707a095af15659a77",
+            "config.json": "fa610b6508053405eb8965adf2def4d58c48079aaf467a58789f3e00e3937b07",
             "model.safetensors": "c02c08a81d18e44c8fefbfa0f5b90a62526db293150b62c28c40fe5daab5471b",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "7580ec01ac306337e72def704e024cd912e58d429735d2e8a0d60189e211e6e0",
+            "config.json": "58f0704c03dd12a76501a89da1d995ebc2bbfcbbc90b48df4d2f3c5966ba0058",
             "model.safetensors": "549e0fff6b9eceaeeaa88d72aa22d8ebdfa18deb76309120fe60c5eae58541fb",
         },
     ),

@@ -9,8 +9,9 @@ another is worth its time:
    through the second best field of view;
 3. where that leaves doubt, the same look at both pictures mirrored, upside down and turned: to a network they
    are other pictures, in which right answers come back and guesses seldom do;
-4. where that is not certain, and only one of the first led there, quick looks from other starts, of which the
-   most certain are followed up;
+4. where that still leaves doubt, quick looks from beside the answer, where repeating texture has its
+   like; and where it is not certain, and only one of the first led there, from other starts; the most certain
+   of both are followed up;
 5. a look through the answer in frames twice as large, which refines it and says how far both agree;
 6. looks in ever larger frames, up to half the infrared picture's own resolution; all of it where asked for.
 """
@@ -44,7 +45,7 @@ Effort: TypeAlias = Literal["fast", "auto", "best"]
 SIZE = 128  # side of the template frame in px
 SCOUT_SIZE = 64  # of the frames in which placements are compared
 FINE_SIZE = 256  # of the frames in which an answer is refined
-MOST_SIZE = 1024  # of the largest frames there are
+FINER_SIZES = (512, 768, 1024)  # of those in which it is sharpened
 ALIKE = 4.0  # px at n = 128: quick answers nearer to each other lead to one place
 APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
@@ -52,7 +53,9 @@ EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a simi
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
 DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
 CLEAR = 0.95  # confidence from which mirrored pictures are not looked at
+ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looked for
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
+MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
@@ -64,6 +67,7 @@ class _Plan:
     good_error: float | None  # px at n = 128: an answer that expects less is not refined; None: no answer is
     sure: float  # confidence of the first answer from which no other starts are tried
     followed: int  # other starts that are followed up
+    aside: int = 0  # answers found from beside that are followed up
     clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
     again: bool = False  # whether the refined answer is refined once more in frames of the same size
     finest: float = 0.0  # frames grow while the infrared picture has so many px and more a px of theirs
@@ -71,8 +75,8 @@ class _Plan:
 
 _PLANS: dict[str, _Plan] = {
     "fast": _Plan(good_error=None, sure=0.0, followed=0, clear=0.0),
-    "auto": _Plan(good_error=0.1, sure=0.8, followed=3, finest=1.5),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, clear=2.0, again=True, finest=0.75),
+    "auto": _Plan(good_error=0.1, sure=0.8, followed=3, aside=4, finest=1.5),
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, again=True, finest=0.75),
     "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
 }
 
@@ -108,6 +112,11 @@ class _Candidate:
         one = dataclasses.replace(self, **changes)
         one.__dict__.update({name: vars(self)[name] for name in ("seen", "edges") if name in vars(self)})
         return one
+
+    @property
+    def worth(self) -> float:
+        """Precision, less where it does not come back in mirrored pictures."""
+        return self.precision - MIRRORED * (self.mirrored or 0.0)
 
     @property
     def answered(self) -> bool:
@@ -201,6 +210,14 @@ class _Pair:
         """Placements to try where the best answer is not certain."""
         return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
 
+    def beside(self) -> list[_Candidate]:
+        """Starts around the best answer."""
+        width, height = self.view.ir.size
+        moves = torch.eye(3, dtype=torch.float64).repeat(8 * len(ASIDE), 1, 1)
+        steps = [(x * r, y * r) for r in ASIDE for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+        moves[:, :2, 2] = torch.tensor(steps, dtype=torch.float64) * torch.tensor([width, height]) / SIZE
+        return [self.candidate(self.best.homography @ move) for move in moves]
+
     def turned_over(self) -> list[_Candidate]:
         """The start of the last look at frames of SIZE, with both pictures shown otherwise."""
         assert self.best.through is not None
@@ -278,7 +295,10 @@ class Search:
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
         self._mirror([pair for pair in active if self._wants_mirror(pair, plan)])
-        self._try_others([pair for pair in active if self._wants_others(pair, plan)], plan)
+        aside = self._look_beside([pair for pair in active if self._wants_mirror(pair, plan)], plan)
+        others = self._look_elsewhere([pair for pair in active if self._wants_others(pair, plan)], plan)
+        for pair in active:
+            self._choose(pair, [*aside.get(pair, ()), *others.get(pair, ())])
         self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
         if plan.again:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
@@ -363,36 +383,59 @@ class Search:
             pair.best = pair.weigh(pair.best)
             pair.note()
 
-    def _try_others(self, pairs: list[_Pair], plan: _Plan) -> None:
-        """Quick looks from other starts; the most certain answers are followed up, and the best kept.
+    def _look_beside(self, pairs: list[_Pair], plan: _Plan) -> dict[_Pair, list[_Candidate]]:
+        """Other answers than the best that quick looks from beside it lead to, followed up."""
+        pairs = [pair for pair in pairs if plan.aside and pair.best.answered]
+        starts = [pair.beside() for pair in pairs]
+        answers = iter(self._estimate([one for tried in starts for one in tried], SCOUT_SIZE, refine=True))
+        leads = []
+        for pair, tried in zip(pairs, starts, strict=True):
+            apart = [pair.best]
+            for one in sorted(filter(None, islice(answers, len(tried))), key=lambda c: -c.precision):
+                if all(_distance(other, one) > ALIKE for other in apart):
+                    apart.append(one)
+            leads.append(apart[1 : plan.aside + 1])
+        return self._follow(pairs, leads)
+
+    def _look_elsewhere(self, pairs: list[_Pair], plan: _Plan) -> dict[_Pair, list[_Candidate]]:
+        """Answers that quick looks from other starts lead to, followed up; those in mirrored pictures too."""
+        leads = [found[: plan.followed] for found in self._compare(pairs, [pair.others() for pair in pairs])]
+        found = self._follow(pairs, leads)
+        for pair in pairs:
+            found[pair] += [one for one in pair.witnesses if one.answered and one.flip]
+        return found
+
+    def _follow(self, pairs: list[_Pair], leads: list[list[_Candidate]]) -> dict[_Pair, list[_Candidate]]:
+        """Look through quick answers in frames of the size that answers are compared in."""
+        jobs = [one for tried in leads for one in tried]
+        answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
+        return {
+            pair: [one for one in islice(answers, len(tried)) if one is not None]
+            for pair, tried in zip(pairs, leads, strict=True)
+        }
+
+    def _choose(self, pair: _Pair, others: list[_Candidate]) -> None:
+        """Keep the best of the answers, and how good the best elsewhere is beside it.
 
         Where texture repeats itself, an answer one period off looks good by itself, and more so in larger
-        frames: what tells it is that another is more precise in frames of the same size.
+        frames, and comes back in mirrored pictures: what tells it is that another is more precise in frames
+        of the same size. Mirrored pictures only decide between the about equally precise.
         """
-        placements = self._compare(pairs, [pair.others() for pair in pairs])
-        jobs = [candidate for tried in placements for candidate in tried[: plan.followed]]
-        answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
-        for pair, ranked in zip(pairs, placements, strict=True):
-            found = [answer for _ in ranked[: plan.followed] if (answer := next(answers))]
-            found += [one for one in pair.witnesses if one.answered and one.flip]
-            found = [pair.weigh(one) for one in found] + ([pair.best] if pair.best.answered else [])
-            if found:
-                confidence = [self.trust.confidence(one.evidence) for one in found]
-                best = found[int(np.argmax(confidence))]
-                elsewhere = [
-                    c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART
-                ]
-                rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
-                pair.best = best.having(rival=rival)
-                pair.note()
+        if not others:
+            return
+        found = [pair.weigh(one) for one in others] + ([pair.best] if pair.best.answered else [])
+        best = max(found, key=lambda one: (one.strain <= MOST_STRAIN, one.worth))
+        confidence = [self.trust.confidence(one.evidence) for one in found]
+        elsewhere = [c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART]
+        pair.best = best.having(rival=max(elsewhere, default=0.0) / max(*confidence, 1e-9))
+        pair.note()
 
     def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
         """Refine in ever larger frames, while the infrared picture has over ``finest`` px a px of theirs.
 
         The evidence stays that of the frames for which trust was fitted.
         """
-        n = 2 * FINE_SIZE
-        while n <= MOST_SIZE:
+        for n in FINER_SIZES:
             chosen = [
                 pair
                 for pair in pairs
@@ -402,7 +445,6 @@ class Search:
             for pair, finer in zip(chosen, found, strict=True):
                 if finer is not None and finer.precision >= pair.best.precision:
                     pair.best = dataclasses.replace(pair.best, homography=finer.homography)
-            n *= 2
 
     @torch.inference_mode()
     def _estimate(

@@ -56,8 +56,8 @@ class Evidence:
         Log of 1 and how far the answer is from a similarity, see :func:`homoreg.priors.strain`; 0 where the
         caller gave a start, which may be of any shape.
     rival
-        Confidence of the best answer elsewhere in frames of the same size, over that of this one; 0 where
-        none was looked for.
+        Confidence of the best answer elsewhere in frames of the same size, over that of the best anywhere; 0
+        where none was looked for.
     """
 
     precision: float

@@ -70,7 +70,7 @@ class MConfig:
     radius: tuple[int, int, int] = (4, 4, 2)  # correlation radius in cells at 1/8, 1/4, 1/2
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
-    fine_steps: tuple[int, int, int] = (1, 2, 1)  # the same from a given start in frames of n >= 192
+    fine_steps: tuple[int, int, int] = (1, 3, 2)  # the same from a given start in frames of n >= 192
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
