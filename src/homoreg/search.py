@@ -13,7 +13,8 @@ another is worth its time:
    like; and where it is not certain, and only one of the first led there, from other starts; the most certain
    of both are followed up;
 5. a look through the answer in frames twice as large, which refines it and says how far both agree;
-6. looks in ever larger frames, up to half the infrared picture's own resolution; all of it where asked for.
+6. looks in ever larger frames, up to two thirds of the infrared picture's own resolution; all of it where
+   asked for.
 """
 
 from __future__ import annotations
@@ -294,8 +295,8 @@ class Search:
         choosing = [pair for pair in active if len(pair.starts) > 1]
         self._scout(choosing)
         self._look([pair for pair in active if len(pair.starts) == 1])
-        self._mirror([pair for pair in active if self._wants_mirror(pair, plan)])
-        aside = self._look_beside([pair for pair in active if self._wants_mirror(pair, plan)], plan)
+        self._mirror([pair for pair in active if self._leaves_doubt(pair, plan)])
+        aside = self._look_beside([pair for pair in active if self._leaves_doubt(pair, plan)], plan)
         others = self._look_elsewhere([pair for pair in active if self._wants_others(pair, plan)], plan)
         for pair in active:
             self._choose(pair, [*aside.get(pair, ()), *others.get(pair, ())])
@@ -309,7 +310,7 @@ class Search:
     def _confidence(self, pair: _Pair) -> float:
         return self.trust.confidence(pair.best.evidence) if pair.best.answered else 0.0
 
-    def _wants_mirror(self, pair: _Pair, plan: _Plan) -> bool:
+    def _leaves_doubt(self, pair: _Pair, plan: _Plan) -> bool:
         # Where two starts led to one place, it was found twice already.
         settled = pair.settled and pair.best.strain <= EASY_STRAIN and plan.clear <= 1
         return self._confidence(pair) < plan.clear and not settled
