@@ -52,6 +52,24 @@ def test_the_most_certain_of_other_starts_is_kept() -> None:
     assert found.evidence.precision > first.evidence.precision
 
 
+def test_of_the_best_few_frames_of_both_sizes_decide() -> None:
+    """Answers as bright as each other in frames of 128 px, the lower of them the greener in larger ones."""
+
+    class Greener(Double):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            return square_prior(n), 8 * float(search[int(n == 256)].mean()) - 6, False
+
+    across = np.broadcast_to(np.arange(400) / 2, (300, 400))
+    down = np.broadcast_to(np.arange(300)[:, None] / 2, (300, 400))
+    rgb = np.stack([across, down, 0 * down], axis=-1).astype(np.uint8)
+    found = find(Greener(), rgb, similarity(1.0, 120, 80), plain(confidence_offset=-1.0))
+    side = ASIDE[-1]
+    assert found.homography[:2, 2].tolist() == pytest.approx([120 + side, 80 + side])
+    assert found.evidence is not None
+    assert found.evidence.single == 0, "which was a finer look at it already"
+
+
 def test_confident_answers_are_not_tried_from_other_starts() -> None:
     start = similarity(1.0, 120, 80)
     found = find(Bright(), RAMP, start, plain(confidence_offset=9.0))

@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "0aa25b261390c3cd0dd06f7317d3902b04da29632c7b1abbf233cf2ec9ef6a90",
+            "config.json": "32d0018d184b600f8936402734cf0ca3630bb031d1c990de1b0140bb3a79e06f",
             "model.safetensors": "ed870c1357a1d9db6566ae4d22f7fa2dfe900051e12b08d0532fe40659b9535d",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "fa610b6508053405eb8965adf2def4d58c48079aaf467a58789f3e00e3937b07",
+            "config.json": "953d84076e1dc2fb2a2dc7be6fa4b12df3186004e20b74f4395eaafec1edd97b",
             "model.safetensors": "c02c08a81d18e44c8fefbfa0f5b90a62526db293150b62c28c40fe5daab5471b",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "58f0704c03dd12a76501a89da1d995ebc2bbfcbbc90b48df4d2f3c5966ba0058",
+            "config.json": "218904e4bcd23f16aadccc312d417b57d80f52c2051094ac3b4be60b53cacbee",
             "model.safetensors": "549e0fff6b9eceaeeaa88d72aa22d8ebdfa18deb76309120fe60c5eae58541fb",
         },
     ),

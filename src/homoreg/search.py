@@ -12,7 +12,8 @@ another is worth its time:
 4. where that still leaves doubt, quick looks from beside the answer, where repeating texture has its
    like; and where it is not certain, and only one of the first led there, from other starts; the most certain
    of both are followed up;
-5. a look through the answer in frames twice as large, which refines it and says how far both agree;
+5. a look through the answer in frames twice as large, which refines it and says how far both agree; where
+   there are several answers, through the best few of them, which decides between them;
 6. looks in ever larger frames, up to two thirds of the infrared picture's own resolution; all of it where
    asked for.
 """
@@ -58,6 +59,7 @@ ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looke
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
+CONTENDERS = 3  # answers that are compared in frames of FINE_SIZE too
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
 
@@ -298,9 +300,9 @@ class Search:
         self._mirror([pair for pair in active if self._leaves_doubt(pair, plan)])
         aside = self._look_beside([pair for pair in active if self._leaves_doubt(pair, plan)], plan)
         others = self._look_elsewhere([pair for pair in active if self._wants_others(pair, plan)], plan)
-        for pair in active:
-            self._choose(pair, [*aside.get(pair, ()), *others.get(pair, ())])
-        self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
+        chosen = self._choose({pair: [*aside.get(pair, ()), *others.get(pair, ())] for pair in active})
+        blurred = [pair for pair in active if pair not in chosen and self._wants_fine(pair, plan)]
+        self._look(blurred, FINE_SIZE, refine=True)
         if plan.again:
             self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
         if plan.finest:
@@ -415,21 +417,39 @@ class Search:
             for pair, tried in zip(pairs, leads, strict=True)
         }
 
-    def _choose(self, pair: _Pair, others: list[_Candidate]) -> None:
-        """Keep the best of the answers, and how good the best elsewhere is beside it.
+    def _choose(self, found: dict[_Pair, list[_Candidate]]) -> list[_Pair]:
+        """Keep the best of each pair's answers, and how good the best elsewhere is beside it.
 
-        Where texture repeats itself, an answer one period off looks good by itself, and more so in larger
-        frames, and comes back in mirrored pictures: what tells it is that another is more precise in frames
-        of the same size. Mirrored pictures only decide between the about equally precise.
+        Where texture repeats itself, an answer one period off looks good by itself, the more so in larger
+        frames alone, and comes back in mirrored pictures: what tells it is that another is more precise in
+        frames of the same size. Of the best few the precision in frames of both sizes decides. Mirrored
+        pictures only decide between the about equally precise.
+
+        Returns the pairs that had several answers; theirs was looked through in larger frames.
         """
-        if not others:
-            return
-        found = [pair.weigh(one) for one in others] + ([pair.best] if pair.best.answered else [])
-        best = max(found, key=lambda one: (one.strain <= MOST_STRAIN, one.worth))
-        confidence = [self.trust.confidence(one.evidence) for one in found]
-        elsewhere = [c for c, one in zip(confidence, found, strict=True) if _distance(one, best) > APART]
-        pair.best = best.having(rival=max(elsewhere, default=0.0) / max(*confidence, 1e-9))
-        pair.note()
+        contests = []
+        for pair, others in found.items():
+            if others:
+                answers = [pair.weigh(one) for one in others] + ([pair.best] if pair.best.answered else [])
+                answers.sort(key=lambda one: (one.strain > MOST_STRAIN, -one.worth))
+                contests.append((pair, answers))
+        jobs = [one for _, answers in contests for one in answers[:CONTENDERS]]
+        finer = iter(self._estimate(jobs, FINE_SIZE, refine=True))
+        for pair, answers in contests:
+            rated = [(one, next(finer) or one) for one in answers[:CONTENDERS]]
+            best, fine = max(
+                rated, key=lambda two: (two[0].strain <= MOST_STRAIN, two[0].worth + two[1].precision)
+            )
+            confidence = [self.trust.confidence(one.evidence) for one in answers]
+            elsewhere = [
+                c for c, one in zip(confidence, answers, strict=True) if _distance(one, best) > APART
+            ]
+            rival = max(elsewhere, default=0.0) / max(*confidence, 1e-9)
+            pair.best = best.having(rival=rival)
+            pair.note()
+            pair.keep(None if fine is best else dataclasses.replace(fine, rival=rival))
+            pair.note()
+        return [pair for pair, _ in contests]
 
     def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
         """Refine in ever larger frames, while the infrared picture has over ``finest`` px a px of theirs.
