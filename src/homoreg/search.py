@@ -53,8 +53,7 @@ APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a similarity are not taken alone
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
-DOUBTFUL = 0.9  # confidence under which the answer to the second best start is looked at too
-CLEAR = 0.95  # confidence from which mirrored pictures are not looked at
+CLEAR = 0.95  # confidence from which neither the second best start nor mirrored pictures are looked at
 ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looked for
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
@@ -350,7 +349,7 @@ class Search:
             if len(found) > 1
             and _distance(found[1], found[0]) > ALIKE
             and found[1].precision > found[0].precision - CLOSE
-            and self._confidence(pair) < DOUBTFUL
+            and self._confidence(pair) < CLEAR
         ]
         seconds = self._estimate([second for _, second in doubtful], SIZE, refine=True, compare=False)
         for (pair, _), second in zip(doubtful, seconds, strict=True):
