@@ -223,9 +223,9 @@ def test_the_result_of_a_certain_answer() -> None:
 
 
 def test_the_threshold_decides_what_is_reliable(pictures: list[tuple[Pixels, Pixels]]) -> None:
-    for threshold, status in ((0.9, "ok"), (0.99, "uncertain")):
-        result = Registrar(Same(3.0), name="same", trust=plain(threshold=threshold))(*pictures[0])
-        assert result.confidence == pytest.approx(1 / (1 + np.exp(-3)))
+    for threshold, status in ((0.9, "ok"), (0.995, "uncertain")):
+        result = Registrar(Same(5.0), name="same", trust=plain(threshold=threshold))(*pictures[0])
+        assert result.confidence == pytest.approx(1 / (1 + np.exp(-5)))
         assert result.reliable is (status == "ok")
         assert result.status == status
 
@@ -499,12 +499,12 @@ def test_a_prior_of_any_scale(pictures: list[tuple[Pixels, Pixels]]) -> None:
 
 
 def test_pairs_go_through_the_model_together(pictures: list[tuple[Pixels, Pixels]]) -> None:
-    model = Same()
-    Registrar(model, name="same").register_many(pictures, prior=PROTOCOL)
+    model = Same(3.5)
+    Registrar(model, name="same", trust=plain()).register_many(pictures, prior=PROTOCOL)
     # Three mirrored looks at each, starts beside it, four places there, three of them in larger frames.
     assert set(model.batches) == {4, 12, 16}
     model.batches.clear()
-    Registrar(model, name="same").register_many(pictures, prior=PROTOCOL, batch_size=2)
+    Registrar(model, name="same", trust=plain()).register_many(pictures, prior=PROTOCOL, batch_size=2)
     assert set(model.batches) == {2, 4, 6, 8, 16}, "16 and 4: no more go through at a time"
 
 
@@ -625,8 +625,8 @@ def test_effort_decides_how_many_looks_are_taken(pictures: list[tuple[Pixels, Pi
 
 
 def test_a_middling_answer_is_looked_at_twice(pictures: list[tuple[Pixels, Pixels]]) -> None:
-    model = Same(3.0)
-    Registrar(model, name="same", trust=plain(error_offset=3.0))(*pictures[1], prior=PROTOCOL)
+    model = Same(5.0)
+    Registrar(model, name="same", trust=plain(error_offset=5.0))(*pictures[1], prior=PROTOCOL)
     assert model.batches == [1, 1]
     assert model.initials[0] is None
     assert model.initials[1] is not None

@@ -78,7 +78,7 @@ def test_confident_answers_are_not_tried_from_other_starts() -> None:
 
 def test_the_evidence_says_how_far_an_answer_moved() -> None:
     shift = torch.from_numpy(similarity(1.0, 35, 36))
-    found = find(Same(3.0, homography=shift), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
+    found = find(Same(5.0, homography=shift), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
     assert [evidence.single for _, evidence in found.history] == [1, 0]
     (_, first), (_, second) = found.history
     assert first.agreement == 0

@@ -53,7 +53,7 @@ APART = 8.0  # px at n = 128: answers further from each other are rivals
 FREE_SURE = 0.5  # the confidence from which no other starts are tried where several were already
 EASY_STRAIN = 4.0  # px at n = 128: without a start, answers further from a similarity are not taken alone
 CLOSE = 0.25  # log precision by which quick answers differ that are about as good
-CLEAR = 0.95  # confidence from which neither the second best start nor mirrored pictures are looked at
+CLEAR = 0.98  # confidence from which neither the second best start nor mirrored pictures are looked at
 ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looked for
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
@@ -77,7 +77,7 @@ class _Plan:
 
 _PLANS: dict[str, _Plan] = {
     "fast": _Plan(good_error=None, sure=0.0, followed=0, clear=0.0),
-    "auto": _Plan(good_error=0.1, sure=0.8, followed=3, aside=4, finest=1.5),
+    "auto": _Plan(good_error=0.1, sure=0.95, followed=3, aside=4, finest=1.5),
     "best": _Plan(good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, again=True, finest=0.75),
     "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
 }
