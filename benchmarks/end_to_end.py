@@ -26,13 +26,6 @@ from homoreg.geometry import image_corners, invert_homography, transform_points
 from homoreg.pretrained import locate
 
 SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "samples"
-BUNDLED = {
-    "sea_ice": "thermal_16bit.png",
-    "park_nir": "nir_undistorted.png",
-    "tower_rjpeg": "thermal_raw.tiff",
-    "building": "thermal.png",
-    "pier": "thermal.png",
-}
 
 
 def find_cases(folder: Path) -> Iterator[tuple[str, Path, Path, Path]]:
@@ -45,10 +38,9 @@ def find_cases(folder: Path) -> Iterator[tuple[str, Path, Path, Path]]:
 
 def bundled_cases() -> Iterator[tuple[str, Path, Path, Path]]:
     """Yield the same for the bundled samples."""
-    for name, infrared in BUNDLED.items():
+    for name, (ir, rgb) in json.loads((SAMPLES / "pairs.json").read_text(encoding="utf-8")).items():
         folder = SAMPLES / name
-        rgb = next(folder.glob("rgb.*"))
-        yield name, folder / infrared, rgb, folder / "gt.json"
+        yield name, folder / ir, folder / rgb, folder / "gt.json"
 
 
 def infrared_error(found: np.ndarray, truth: np.ndarray, size: tuple[int, int]) -> float:

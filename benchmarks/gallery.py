@@ -9,6 +9,7 @@ RGB image, on the left merely stretched, on the right registered.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +21,7 @@ from homoreg.files import atomic_write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "examples" / "samples"
-PAIRS = {
-    "sea_ice": "thermal_16bit.png",
-    "park_nir": "nir_undistorted.png",
-    "tower_rjpeg": "thermal_raw.tiff",
-    "building": "thermal.png",
-    "pier": "thermal.png",
-}
+PAIRS: dict[str, tuple[str, str]] = json.loads((SAMPLES / "pairs.json").read_text(encoding="utf-8"))
 WIDTH, QUALITY = 1280, 88
 
 
@@ -48,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     registrar = Registrar.from_pretrained(chosen.model)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    for name, infrared in PAIRS.items():
+    for name, (ir, rgb) in PAIRS.items():
         folder = SAMPLES / name
-        result = registrar(folder / infrared, next(folder.glob("rgb.*")))
+        result = registrar(folder / ir, folder / rgb)
         atomic_write_bytes(chosen.out / f"gallery_{name}.jpg", draw(result))
         print(f"{name}: confidence {result.confidence:.2f}, {result.status}")
     return 0

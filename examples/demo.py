@@ -23,13 +23,7 @@ import torch
 from homoreg import Registrar, geometry, imaging, metrics
 
 SAMPLES = Path(__file__).parent / "samples"
-PAIRS = {
-    "sea_ice": ("thermal_16bit.png", "rgb.jpg"),
-    "park_nir": ("nir_undistorted.png", "rgb.jpg"),
-    "tower_rjpeg": ("thermal_raw.tiff", "rgb.png"),
-    "building": ("thermal.png", "rgb.png"),
-    "pier": ("thermal.png", "rgb.png"),
-}
+PAIRS = json.loads((SAMPLES / "pairs.json").read_text(encoding="utf-8"))
 # Corners of the part to cut out, as shares of width and height, clockwise from the top left.
 CUT_OUT = {
     "building": [(0.08, 0.05), (0.93, 0.10), (0.97, 0.92), (0.05, 0.95)],

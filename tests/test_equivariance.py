@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
@@ -12,14 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from homoreg import Registrar, Registration
-from homoreg.imaging.reading import read_image
+from tests.samples import read_pair
 
 Pixels: TypeAlias = NDArray[Any]
 Matrix: TypeAlias = NDArray[np.float64]
 Change: TypeAlias = Callable[[Pixels, Pixels], tuple[Pixels, Pixels, Matrix, Matrix]]
 
-SAMPLES = Path(__file__).parents[1] / "examples" / "samples"
-PAIRS = {"sea_ice": "thermal_16bit.png", "pier": "thermal.png"}
 SAME = np.eye(3)
 
 
@@ -114,11 +111,9 @@ def registrar() -> Registrar:
     return Registrar.from_pretrained("m120")
 
 
-@pytest.fixture(scope="module", params=PAIRS)
+@pytest.fixture(scope="module", params=["sea_ice", "pier"])
 def case(request: pytest.FixtureRequest, registrar: Registrar) -> tuple[Pixels, Pixels, Registration]:
-    folder = SAMPLES / request.param
-    ir = read_image(folder / PAIRS[request.param], role="ir").pixels
-    rgb = read_image(next(folder.glob("rgb.*")), role="rgb").pixels
+    ir, rgb = read_pair(request.param)
     return ir, rgb, registrar(ir, rgb)
 
 
@@ -140,9 +135,7 @@ def test_the_mapped_corners_move_by_less_than_the_error(
 def test_turned_and_mirrored_sensors_are_found_where_asked_for(
     registrar: Registrar, turns: int, mirrored: bool
 ) -> None:
-    folder = SAMPLES / "sea_ice"
-    ir = read_image(folder / PAIRS["sea_ice"], role="ir").pixels
-    rgb = read_image(folder / "rgb.jpg", role="rgb").pixels
+    ir, rgb = read_pair("sea_ice")
     before = registrar(ir, rgb)
     height, width = ir.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from homoreg import Registrar
-from homoreg.imaging.reading import read_image
 from homoreg.imaging.resampling import map_points
+from tests.samples import NAMES, SAMPLES, read_pair
 
-SAMPLES = Path(__file__).parents[1] / "examples" / "samples"
-PAIRS = {
-    "sea_ice": "thermal_16bit.png",
-    "park_nir": "nir_undistorted.png",
-    "tower_rjpeg": "thermal_raw.tiff",
-    "building": "thermal.png",
-    "pier": "thermal.png",
-}
 PLACES = ((0.5, 0.5), (0.3, 0.35), (0.7, 0.65))  # centres of the parts, as shares of the infrared picture
 SHARE = 0.25  # of the RGB picture's width
 RIGHT = 10.0  # px at n = 128: in parts this narrow the references are up to 8 px off
@@ -32,10 +23,8 @@ def corners(width: int, height: int) -> NDArray[np.float64]:
 
 def register_parts(registrar: Registrar, name: str) -> list[tuple[float, bool]]:
     """Error in px at n = 128, and whether the answer calls itself reliable, for each place."""
-    folder = SAMPLES / name
-    truth = np.array(json.loads((folder / "gt.json").read_text())["H_ir_to_rgb"], np.float64)
-    ir = read_image(folder / PAIRS[name], role="ir").pixels
-    rgb = read_image(next(folder.glob("rgb.*")), role="rgb").pixels
+    truth = np.array(json.loads((SAMPLES / name / "gt.json").read_text())["H_ir_to_rgb"], np.float64)
+    ir, rgb = read_pair(name)
     height, width = ir.shape[:2]
     top = map_points(truth, corners(width, height))[:2]
     wide = round(SHARE * rgb.shape[1] * (width - 1) / float(np.linalg.norm(top[1] - top[0])))
@@ -55,7 +44,7 @@ def register_parts(registrar: Registrar, name: str) -> list[tuple[float, bool]]:
 @pytest.fixture(scope="module")
 def parts() -> list[tuple[float, bool]]:
     registrar = Registrar.from_pretrained("m120")
-    return [one for name in PAIRS for one in register_parts(registrar, name)]
+    return [one for name in NAMES for one in register_parts(registrar, name)]
 
 
 def test_about_half_of_them_are_found(parts: list[tuple[float, bool]]) -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from homoreg import Registrar
-from homoreg.imaging.reading import read_image
 from homoreg.imaging.resampling import map_points, resize_matrix
-
-SAMPLES = Path(__file__).parents[1] / "examples" / "samples"
-PAIRS = {"sea_ice": "thermal_16bit.png", "building": "thermal.png"}
+from tests.samples import read_pair
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +25,12 @@ def stretched(image: NDArray[np.uint8], factor: float) -> tuple[NDArray[np.uint8
     return np.asarray(cv2.resize(image, size, interpolation=method)), resize_matrix(size, (width, height))
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ["sea_ice", "building"])
 @pytest.mark.parametrize(("side", "factor"), [("ir", 0.75), ("ir", 1.33), ("rgb", 0.75), ("rgb", 1.33)])
 def test_a_stretch_changes_the_mapped_corners_by_less_than_the_error(
     registrar: Registrar, name: str, side: str, factor: float
 ) -> None:
-    folder = SAMPLES / name
-    ir = read_image(folder / PAIRS[name], role="ir").pixels
-    rgb = read_image(next(folder.glob("rgb.*")), role="rgb").pixels
+    ir, rgb = read_pair(name)
     before = registrar(ir, rgb)
     assert before.reliable
     picture, back = stretched(ir if side == "ir" else rgb, factor)
