@@ -4,6 +4,7 @@
     python benchmarks/efforts.py --data DIR...
     python benchmarks/end_to_end.py --data DIR --samples --csv benchmarks/results/end_to_end.csv
     python benchmarks/samples.py --data DIR...
+    python benchmarks/references.py --data DIR...
     python benchmarks/render.py [--check]
 
 Every figure between the markers of those pages comes from the CSV files in benchmarks/results, but for what
@@ -21,6 +22,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,12 +30,8 @@ from homoreg.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, OTHERS = "results", "published"  # what markers can be about
-EFFORTS, TRUST, WHOLE, SEEN = (
-    "efforts",
-    "trust",
-    "end_to_end",
-    "samples",
-)  # the same, and the names of CSV files
+EFFORTS, TRUST, WHOLE, SEEN = "efforts", "trust", "end_to_end", "samples"  # the same, and names of CSV files
+REFERENCES = "references"
 LENGTHS = (
     ("mean", "mean"),
     ("std", "std"),
@@ -235,6 +233,20 @@ def seen(rows: Sequence[Row]) -> str:
     return markdown(header, [[name, *cells] for name, cells in lines.items()], 1)
 
 
+def references(rows: Sequence[Row]) -> str:
+    """Return by set and corner error how many answers fit the pictures better than the references do."""
+    header = ["set", "corner error", "pairs", "reliable", "information", "gradients", "both"]
+    bands = list(dict.fromkeys(row["from"] for row in rows))
+    names = [f"{low}–{high} px" for low, high in pairwise(bands)] + [f"{bands[-1]} px and more"]
+    lines, before = [], ""
+    for row in rows:
+        if int(row["n"]) > 0:
+            name = "" if row["set"] == before else row["set"]
+            before = row["set"]
+            lines.append([name, names[bands.index(row["from"])], *(row[key] for key in ("n", *header[3:]))])
+    return markdown(header, lines, 2)
+
+
 def markers(about: str) -> tuple[str, str]:
     """Return the lines between which a page has a table."""
     return f"<!-- {about}:begin -->", f"<!-- {about}:end -->"
@@ -303,7 +315,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     check = parser.parse_args(arguments).check
     results = root / "benchmarks" / "results"
     rows, errors = read(results / "comparison.csv"), read(results / "comparison_errors.csv")
-    more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE)}
+    more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE, REFERENCES)}
     wrong = problems(root, rows, errors)
     wrong += [f"{name}.csv is not about the present weights" for name in more if is_stale(root, more[name])]
     history = read(results / f"{SEEN}.csv")
@@ -321,6 +333,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             EFFORTS: efforts(more[EFFORTS]),
             TRUST: trust(more[TRUST]),
             WHOLE: whole(more[WHOLE]),
+            REFERENCES: references(more[REFERENCES]),
             SEEN: seen(history),
         },
         **{folder / "README.md": {RESULTS: card(rows, folder.name)} for folder in model_folders(root)},

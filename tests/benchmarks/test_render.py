@@ -18,7 +18,7 @@ from tests.scenes import write_set
 PAGE = "before\n{}\n{}\nafter\n".format(*render.markers("results"))
 PLACE = "".join(
     "{}\n{}\n".format(*render.markers(about))
-    for about in ("published", "efforts", "trust", "end_to_end", "samples")
+    for about in ("published", "efforts", "trust", "end_to_end", "samples", "references")
 )
 WEIGHTS = {"m120": b"one", "m70": b"two"}
 
@@ -68,6 +68,8 @@ def write_more(root: Path) -> None:
         "end_to_end": "set,case,error_128,error_ir_px,confidence,reliable,seconds\n"
         "roofs,a,1.5,3,0.9,True,0.4\nroofs,b,12.5,25,0.75,True,0.4\nroofs,c,2.5,5,0.25,False,1.4\n"
         "samples,ice,0.5,2.5,0.9,True,0.4\n",
+        "references": "set,from,n,reliable,information,gradients,both\n"
+        "park,0,2,2,1,2,1\npark,3,0,0,0,0,0\npark,10,1,0,0,1,0\ncity,0,2,2,2,2,2\n",
     }
     for name, text in texts.items():
         head, *lines = text.splitlines()
@@ -235,6 +237,15 @@ def test_efforts_trust_and_whole_pictures(root: Path) -> None:
     assert "| ice (1) | 0.50 | 100.0 % | 1 | 0 | 2.50 |" in page
 
 
+def test_how_well_references_fit(root: Path) -> None:
+    _, _, *lines = table_in(root / "docs" / "evaluation.md", "references")
+    assert lines == [
+        ["park", "0–3 px", "2", "2", "1", "2", "1"],
+        ["", "10 px and more", "1", "0", "0", "1", "0"],
+        ["city", "0–3 px", "2", "2", "2", "2", "2"],
+    ]
+
+
 def test_errors_against_samples(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (root / "docs" / "evaluation.md").read_text()
     assert "| 500 | 2.00 / 4.00 |\n| 1,000 | 1.00 / 2.00 |\n| *10,000, foretold* | 0.10 / 0.20 |" in page
@@ -243,7 +254,7 @@ def test_errors_against_samples(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "samples.csv is not about the present weights" in problem(root, capsys)
 
 
-@pytest.mark.parametrize("name", ["efforts", "trust", "end_to_end"])
+@pytest.mark.parametrize("name", ["efforts", "trust", "end_to_end", "references"])
 def test_a_table_of_other_weights(root: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path = root / "benchmarks" / "results" / f"{name}.csv"
     path.write_text(path.read_text().replace("m120,", "m120,0"))
