@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from homoreg.geometry import (
     square_prior,
     transform_points,
 )
-from homoreg.models import M, MConfig
-from homoreg.models.m import STRIDES, FlowStep, Refiner, _prepare
+from homoreg.models import M, MConfig, build, save_weights
+from homoreg.models.m import STRIDES, FlowStep, FrameContext, Refiner, _prepare
+from homoreg.models.storage import load_state
 from tests.models.contract import corners_of, pairs, tiny
 
 N = 64
@@ -330,11 +332,16 @@ def test_the_default_has_about_1_2_million_parameters() -> None:
         ({"width2": 0}, "an empty layer; widths, heads and hidden must be at least 1"),
         ({"heads": 0}, "an empty layer"),
         ({"hidden": (96, 0, 32)}, "an empty layer"),
-        ({"layers": -1}, "a negative count; layers, radius and steps must be at least 0"),
+        ({"layers": -1}, "a negative count; layers, radius, steps and context must be at least 0"),
         ({"steps": (1, -1, 1)}, "a negative count"),
         ({"quick_steps": (-1, 1, 1)}, "a negative count"),
         ({"fine_steps": (1, -1, 1)}, "a negative count"),
         ({"radius": (4, 4, -1)}, "a negative count"),
+        ({"context": (0, -1, 0)}, "a negative count"),
+        (
+            {"hidden": (96, 66, 32), "context": (0, 1, 0)},
+            r"hidden is \(96, 66, 32\) with context \(0, 1, 0\); expected a multiple of 4 channels",
+        ),
         ({"width8": 90, "heads": 5}, "width8 is 90 with 5 heads; expected a multiple of 4 and of the heads"),
         ({"heads": 5}, "width8 is 96 with 5 heads"),
     ],
@@ -348,3 +355,56 @@ def test_configs_that_no_network_can_have_are_refused(values: dict[str, Any], me
 def test_the_smallest_network_runs(images: tuple[Tensor, Tensor]) -> None:
     config = MConfig(1, 1, 4, layers=0, heads=1, hidden=(1, 1, 1), radius=(0, 0, 0), steps=(1, 1, 1))
     assert torch.isfinite(M(config)(*images).homography).all()
+
+
+# --- parts that are added to trained weights ----------------------------------------------------------------
+
+ADDED = {"layers": 2, "context": [1, 2, 0]}
+
+
+@pytest.fixture
+def grown(tmp_path: Path, model: M) -> M:
+    """The model with more attention in the matching, and refiners that see the frame."""
+    save_weights(tmp_path, model, dtype=torch.float32)
+    larger = build("m", dataclasses.asdict(model.config) | ADDED)
+    load_state(larger, tmp_path, growing=True)
+    assert isinstance(larger, M)
+    return larger.eval()
+
+
+@torch.no_grad()
+def test_added_parts_are_silent_at_first(grown: M, model: M, images: tuple[Tensor, Tensor]) -> None:
+    assert grown.count_parameters() > model.count_parameters()
+    assert torch.equal(grown(*images).homography, model(*images).homography)
+
+
+def test_added_parts_learn(grown: M, images: tuple[Tensor, Tensor]) -> None:
+    """What lets them be heard at first, then all of them."""
+    own = dict(grown.named_parameters())
+    before = {name: value.detach().clone() for name, value in own.items()}
+    optimizer = torch.optim.Adam(grown.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        estimate = grown(*images)
+        corners = transform_points(torch.stack(estimate.stages), image_corners(N, N))
+        (corners.sum() + estimate.details["scores"].log_softmax(2).square().mean()).backward()
+        optimizer.step()
+    added = [name for name in own if "attention.1" in name or "context" in name]
+    assert len(added) > 40
+    still = [name for name in added if torch.equal(own[name], before[name])]
+    assert not still
+
+
+def test_context_reaches_the_whole_frame() -> None:
+    """A cell in one corner hears of one in the other, which convolutions do not carry there."""
+    torch.manual_seed(0)
+    context = FrameContext(8, 1)
+    x = torch.zeros(1, 8, 32, 32, requires_grad=True)
+    context(x)[0, 0, 0, 0].backward()
+    assert x.grad is not None
+    assert x.grad[0, :, -1, -1].any()
+
+
+@pytest.mark.parametrize("cells", [4, 12, 16])
+def test_context_takes_any_number_of_cells(cells: int) -> None:
+    assert FrameContext(8, 1)(torch.rand(2, 8, cells, cells)).shape == (2, 8, cells, cells)

@@ -405,3 +405,15 @@ def test_weights_of_another_config_are_named(folder: Path) -> None:
     change_config(folder, config={})
     with pytest.raises(WeightsError, match=r"does not fit the m architecture|expected torch\.float32"):
         load_model(folder)
+
+
+def test_only_parts_that_can_begin_silent_may_be_missing(tmp_path: Path) -> None:
+    for name in ("m", "dhn"):
+        save_weights(tmp_path / name, tiny(name))
+        change_tensors(tmp_path / name, lambda tensors: tensors.pop(sorted(tensors)[0]))
+    with pytest.raises(
+        ConfigError, match=r"dhn cannot begin from weights without 'net\.features\.0\.weight'"
+    ):
+        load_state(tiny("dhn"), tmp_path / "dhn", growing=True)
+    with pytest.raises(ConfigError, match="m cannot begin from weights without 'cross_attention"):
+        load_state(tiny("m"), tmp_path / "m", growing=True)

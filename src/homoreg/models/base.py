@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from homoreg.errors import InputError
+from homoreg.errors import ConfigError, InputError
 
 __all__ = ["HomographyEstimate", "HomographyModel"]
 
@@ -106,6 +107,24 @@ class HomographyModel(nn.Module, ABC):
         InputError
             If the shapes or the type do not fit.
         """
+
+    def begin_silent(self, added: Sequence[str]) -> None:
+        """Have parts that were added to trained weights change nothing at first.
+
+        Parameters
+        ----------
+        added
+            Names of the parameters that the weights do not hold.
+
+        Raises
+        ------
+        ConfigError
+            If the architecture has no such parts.
+        """
+        raise ConfigError(
+            f"{self.architecture} cannot begin from weights without {added[0]!r}; expected all: use those "
+            "of this config"
+        )
 
     def check_input(self, template: Tensor, search: Tensor) -> int:
         """Return n after checking shapes and type.

@@ -16,6 +16,7 @@ direct linear transform of Koguciuk et al., arXiv 2108.07189). With ``p`` the ce
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -52,7 +53,10 @@ __all__ = ["FlowStep", "Guide", "M", "MConfig"]
 STRIDES = (8, 4, 2)
 CONTRAST_WINDOW = 17  # px: side of the neighbourhood that sets the local contrast
 CONTRAST_FLOOR = 0.01  # deviation, in images of [0, 1], under which contrast counts as noise
+CONTEXT_GRID = 8  # patches a side between which the refiners' attention goes
+CONTEXT_HEADS = 4
 FINE = 192  # side in px from which a frame shows a given start in more detail than the training did
+_ADDABLE = re.compile(r"((self|cross)_attention\.\d+|refiners\.\d+\.context)\.")
 Guide = Callable[[Tensor, int], Tensor]
 """Training only: maps the homography at the entry of a level of given stride to the one to start from."""
 
@@ -71,12 +75,26 @@ class MConfig:
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
     fine_steps: tuple[int, int, int] = (1, 3, 2)  # the same from a given start in frames of n >= 192
+    context: tuple[int, int, int] = (
+        0,
+        0,
+        0,
+    )  # attention layers over the frame in the refiners at 1/8, 1/4, 1/2
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
             raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
-        if min(self.layers, *self.radius, *self.steps, *self.quick_steps, *self.fine_steps) < 0:
-            raise ConfigError(f"{self} has a negative count; layers, radius and steps must be at least 0")
+        counts = (*self.radius, *self.steps, *self.quick_steps, *self.fine_steps, *self.context)
+        if min(self.layers, *counts) < 0:
+            raise ConfigError(
+                f"{self} has a negative count; layers, radius, steps and context must be at least 0"
+            )
+        for hidden, layers in zip(self.hidden, self.context, strict=True):
+            if layers and hidden % CONTEXT_HEADS:
+                raise ConfigError(
+                    f"m config hidden is {self.hidden} with context {self.context}; expected a multiple of "
+                    f"{CONTEXT_HEADS} channels where there is context"
+                )
         if self.width8 % 4 or self.width8 % self.heads:
             raise ConfigError(
                 f"m config width8 is {self.width8} with {self.heads} heads; expected a multiple of 4 and of "
@@ -164,10 +182,42 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class FrameContext(nn.Module):
+    """Tells every cell what the cells of the whole frame see, by attention between patches of them.
+
+    A cell on an even surface, or on one post of a fence, cannot know its flow. Others of its frame can: the
+    homography that moves them moves it too.
+    """
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrossAttention(channels, CONTEXT_HEADS) for _ in range(layers))
+        self.spread = nn.Conv2d(channels, channels, 1)
+        self.mix = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        batch, channels, height, width = x.shape
+        tokens = F.adaptive_avg_pool2d(x, CONTEXT_GRID).flatten(2).transpose(1, 2)
+        places = cell_centres(CONTEXT_GRID, CONTEXT_GRID, 1, x.float()) / CONTEXT_GRID
+        tokens = tokens + sine_encoding(places, channels).to(tokens.dtype)
+        for layer in self.layers:
+            tokens = layer(tokens, tokens)
+        grid = tokens.transpose(1, 2).reshape(batch, channels, CONTEXT_GRID, CONTEXT_GRID)
+        spread = F.interpolate(self.spread(grid), size=(height, width), mode="bilinear", align_corners=False)
+        x = x + spread.contiguous(memory_format=torch.channels_last)
+        mixed: Tensor = x + self.mix(x)
+        return mixed
+
+
 class Refiner(nn.Module):
     """From local correlations to a residual flow and its Laplace scale, per cell."""
 
-    def __init__(self, channels: int, hidden: int, radius: int, stride: int) -> None:
+    def __init__(self, channels: int, hidden: int, radius: int, stride: int, context: int = 0) -> None:
         super().__init__()
         self.radius, self.stride = radius, stride
         window = (2 * radius + 1) ** 2
@@ -181,6 +231,7 @@ class Refiner(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 4, 1),
         )
+        self.context = FrameContext(hidden, context) if context else nn.Identity()
 
     def forward(
         self, template: Tensor, search: Tensor, homography: Tensor, share: Tensor | None = None
@@ -197,7 +248,8 @@ class Refiner(nn.Module):
         correlation = local_correlation(
             F.normalize(template, dim=1), F.normalize(pulled, dim=1), self.radius
         ).contiguous(memory_format=torch.channels_last)
-        out = self.net(torch.cat([3 * correlation, template], dim=1)).float()
+        seen = self.net[:-1](torch.cat([3 * correlation, template], dim=1))
+        out = self.net[-1](self.context(seen)).float()
         shift = cell_centres(2 * self.radius + 1, 2 * self.radius + 1, 1, out) - self.radius
         weights = torch.softmax(correlation.float() * self.log_sharpness.exp(), dim=1)
         with _no_autocast(out):
@@ -236,9 +288,9 @@ class M(HomographyModel):
         self.cross_attention = nn.ModuleList(CrossAttention(c.width8, c.heads) for _ in range(c.layers))
         self.log_sharpness = nn.Parameter(torch.tensor(20.0).log())
         self.refiners = nn.ModuleList(
-            Refiner(channels, hidden, radius, stride)
-            for channels, hidden, radius, stride in zip(
-                (c.width8, c.width4, c.width2), c.hidden, c.radius, STRIDES, strict=True
+            Refiner(channels, hidden, radius, stride, context)
+            for channels, hidden, radius, stride, context in zip(
+                (c.width8, c.width4, c.width2), c.hidden, c.radius, STRIDES, c.context, strict=True
             )
         )
         self._to_channels_last()
@@ -249,6 +301,30 @@ class M(HomographyModel):
         for parameter in self.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def begin_silent(self, added: Sequence[str]) -> None:
+        """Have parts that were added to trained weights change nothing at first.
+
+        Parameters
+        ----------
+        added
+            Names of the parameters that the weights do not hold: of attention layers, or of a refiner's
+            context.
+
+        Raises
+        ------
+        ConfigError
+            If others are among them, or some of a part only.
+        """
+        parameters = dict(self.named_parameters())
+        for name in added:
+            part = _ADDABLE.match(name)
+            if part is None or not all(other in added for other in parameters if other.startswith(part[0])):
+                super().begin_silent([name])
+            matching = name.startswith(("self_attention.", "cross_attention.")) and ".norm_update." in name
+            if matching or ".context.spread." in name or ".context.mix.2." in name:
+                parameters[name].zero_()
 
     @property
     def config(self) -> MConfig:
@@ -317,7 +393,7 @@ class M(HomographyModel):
             initial = self._solve_matches(scores, n)
             details["scores"] = scores
         homography = initial.detach().float()
-        prior = square_prior(n, dtype=torch.float32).to(homography.device).expand_as(homography)
+        prior = square_prior(n, dtype=torch.float32, device=homography.device).expand_as(homography)
         stages, flows = [homography], []
         information = torch.eye(8, device=homography.device).expand(len(homography), 8, 8)
         for level, module in enumerate(self.refiners):
@@ -378,7 +454,7 @@ class M(HomographyModel):
             distance = (transform_points(start, source) - expected).square().sum(-1)
             softness = (scale * n / 128) ** 2
             weight = confidence * (softness / (softness + distance)) ** 2
-        prior = square_prior(n, dtype=start.dtype).to(start.device)
+        prior = square_prior(n, dtype=start.dtype, device=start.device)
         start = compose(prior, start)
         sound = is_plausible(start, n)
         return torch.where(sound[:, None, None], start, prior.expand_as(start))

@@ -175,17 +175,27 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def load_state(model: HomographyModel, folder: str | Path) -> None:
+def load_state(model: HomographyModel, folder: str | Path, *, growing: bool = False) -> None:
     """Load ``model.safetensors`` into a model: every tensor, by name and shape, and nothing else.
+
+    With ``growing`` the file may lack tensors: parts that are added to a trained network. They begin silent,
+    see :meth:`~homoreg.models.HomographyModel.begin_silent`.
 
     Raises
     ------
     WeightsError
         If the file is missing or corrupt, a tensor is missing, extra or of another shape or type, or a value
         is not finite.
+    ConfigError
+        If a tensor is missing and the architecture has no parts that can be added.
     """
     path = Path(folder) / "model.safetensors"
-    _fill(model, _read_tensors(path), path)
+    tensors = dequantized(_read_tensors(path), str(path))
+    own = model.state_dict()
+    added = sorted(set(own) - set(tensors)) if growing else []
+    _fill(model, {**{name: own[name] for name in added}, **tensors}, path)
+    if added:
+        model.begin_silent(added)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -202,7 +212,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _fill(model: HomographyModel, tensors: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
-    tensors = dequantized(tensors, str(path))
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or extra:
         raise WeightsError(
@@ -247,7 +256,7 @@ def load_model(folder: str | Path) -> tuple[HomographyModel, dict[str, Any]]:
     _check_starter(config["config"].get("starter", ""), Path(folder) / "config.json")
     with _stopped_at(2 * sum(value.numel() for value in tensors.values()) + SLACK, path):
         model = build(config["architecture"], config["config"])
-    _fill(model, tensors, path)
+    _fill(model, dequantized(tensors, str(path)), path)
     return model.eval(), config
 
 
