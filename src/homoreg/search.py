@@ -521,7 +521,7 @@ class Search:
         if not refine and not self.model.starter:
             return None
         n = template.shape[-1]
-        square = square_prior(n, dtype=torch.float32).to(self.device).expand(len(template), 3, 3)
+        square = square_prior(n, dtype=torch.float32, device=self.device).expand(len(template), 3, 3)
         starter = None if refine else self.find_starter()
         return square if starter is None else starter(template, search).homography.float()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from homoreg.errors import InputError
+from homoreg.geometry.constants import constant
 
 __all__ = ["crop_matrix", "fit_matrix", "pad_matrix", "resize_matrix", "square_prior"]
 
@@ -81,14 +82,16 @@ def fit_matrix(
     return resize_matrix(target[0] / source[0], target[1] / source[1], dtype=dtype)
 
 
-def square_prior(size: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+def square_prior(
+    size: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+) -> Tensor:
     """Where the seed protocol expects the template: the centred square of the search frame.
 
     Parameters
     ----------
     size
         Side ``n`` of the template in px; the search frame has side ``3n/2``.
-    dtype
+    dtype, device
         Of the result.
 
     Returns
@@ -96,4 +99,4 @@ def square_prior(size: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     Tensor
         Shape (3, 3): a shift by ``n/4`` px in x and y.
     """
-    return pad_matrix(size / 4, size / 4, dtype=dtype)
+    return constant([[1, 0, size / 4], [0, 1, size / 4], [0, 0, 1]], dtype, device)

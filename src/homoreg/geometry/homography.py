@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from homoreg.errors import InputError
+from homoreg.geometry.constants import constant
 
 __all__ = [
     "compose",
@@ -68,7 +69,7 @@ def image_corners(
         Shape (4, 2): ``(0, 0), (w-1, 0), (w-1, h-1), (0, h-1)``.
     """
     right, bottom = width - 1, height - 1
-    return torch.tensor([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=dtype, device=device)
+    return constant([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype, device)
 
 
 def _check_matrix(homography: Tensor) -> None:
@@ -221,8 +222,10 @@ def map_jacobian(homography: Tensor, points: Tensor) -> Tensor:
 def _to_unit(size: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """Matrices between a pixel frame of ``size`` px and the square [-1, 1], both ways."""
     scale, shift = 2.0 / size, -(size - 1.0) / size
-    forward = like.new_tensor([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
-    back = like.new_tensor([[1 / scale, 0, -shift / scale], [0, 1 / scale, -shift / scale], [0, 0, 1]])
+    forward = constant([[scale, 0, shift], [0, scale, shift], [0, 0, 1]], like.dtype, like.device)
+    back = constant(
+        [[1 / scale, 0, -shift / scale], [0, 1 / scale, -shift / scale], [0, 0, 1]], like.dtype, like.device
+    )
     return forward, back
 
 
@@ -339,7 +342,7 @@ def solve_homography(
     eye = torch.eye(8, dtype=normal.dtype, device=normal.device)
     mean_diagonal = normal.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     pull = (damping * mean_diagonal + torch.finfo(normal.dtype).tiny) * eye
-    identity = normal.new_tensor([1, 0, 0, 0, 1, 0, 0, 0]).unsqueeze(-1)
+    identity = constant([1, 0, 0, 0, 1, 0, 0, 0], normal.dtype, normal.device).unsqueeze(-1)
     entries, _ = torch.linalg.solve_ex(normal + pull, weighted @ right + pull @ identity)
     homography = back @ _matrix_from_entries(entries.squeeze(-1)) @ forward
     return normalize_homography(homography), (normal + pull) * (size / 2.0) ** 2

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from homoreg.geometry.constants import constant
 from homoreg.geometry.homography import transform_points
 
 __all__ = ["cell_centres", "fill_outside", "pixel_grid", "pull"]
@@ -80,7 +81,7 @@ def pull(
     height, width = size
     in_height, in_width = image.shape[-2:]
     points = transform_points(homography, cell_centres(height, width, stride, homography))
-    extent = homography.new_tensor([in_width * stride, in_height * stride])
+    extent = constant([in_width * stride, in_height * stride], homography.dtype, homography.device)
     # A point at infinity must not reach the sampler: its gradient would be NaN.
     far = max(1e4, 2.0 * stride * max(in_height, in_width))
     points = torch.nan_to_num(points, nan=-far, posinf=far, neginf=-far).clamp(-far, far)

@@ -119,7 +119,7 @@ class DHN(HomographyModel):
         corners = image_corners(side, side, dtype=offsets.dtype, device=offsets.device)
         to_side = fit_matrix((n, n), (side, side), dtype=offsets.dtype).to(offsets.device)
         from_side = fit_matrix((side, side), (n, n), dtype=offsets.dtype).to(offsets.device)
-        prior = square_prior(n, dtype=offsets.dtype).to(offsets.device)
+        prior = square_prior(n, dtype=offsets.dtype, device=offsets.device)
         found = compose(prior, from_side, homography_from_corners(corners, corners + offsets), to_side)
         sound = is_plausible(found.detach(), n)
         return HomographyEstimate(

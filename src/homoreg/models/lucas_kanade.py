@@ -137,7 +137,7 @@ def reduce_pair(template: Tensor, search: Tensor, side: int) -> tuple[Tensor, Te
 
 def sound_start(initial: Tensor | None, batch: int, n: int, like: Tensor) -> Tensor:
     """Return the starts (B, 3, 3) without gradient; the centred square for none and for folded ones."""
-    square = square_prior(n, dtype=like.dtype).to(like.device).expand(batch, 3, 3)
+    square = square_prior(n, dtype=like.dtype, device=like.device).expand(batch, 3, 3)
     if initial is None:
         return square
     start = initial.detach().to(like)

@@ -152,7 +152,9 @@ class MHN(HomographyModel):
             If the shapes or the type do not fit, or ``looks`` names no stage.
         """
         n = self.check_input(template, search)
-        prior = square_prior(n, dtype=torch.promote_types(template.dtype, torch.float32)).to(template.device)
+        prior = square_prior(
+            n, dtype=torch.promote_types(template.dtype, torch.float32), device=template.device
+        )
         self.check_initial(initial, len(template))
         if looks is None:
             stages = range(STAGES - quick)
@@ -217,7 +219,7 @@ class MHN(HomographyModel):
         n, wide = template.shape[-1], search.shape[-1]
         middle = max(side, self._config.side // 2)
         enlarge = fit_matrix((side, side), (wide, wide), dtype=start.dtype).to(start.device)
-        widen = square_prior(n, dtype=start.dtype).to(start.device)
+        widen = square_prior(n, dtype=start.dtype, device=start.device)
         through = compose(invert_homography(enlarge), start, invert_homography(widen), enlarge)
         pulled, _ = pull(edge_map(search, middle, side), through, (side, side))
         shown = edge_map(template, middle * 2 // 3, side * 2 // 3)

@@ -42,7 +42,7 @@ def dhn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progres
     inner = unwrapped(model, DHN)
     n, side = batch.template.shape[-1], inner.config.side
     estimate = model(batch.template, batch.search)
-    prior = square_prior(n, dtype=batch.homography.dtype).to(batch.homography.device)
+    prior = square_prior(n, dtype=batch.homography.dtype, device=batch.homography.device)
     target = _displacement(prior, batch.homography, n) * (4 / n)
     offsets = estimate.details["offsets"] * (4 / side)
     loss = 0.5 * (offsets - target).square().sum(dim=(1, 2)).mean()
