@@ -13,7 +13,13 @@ from torch import Tensor
 from homoreg.errors import ConfigError
 from homoreg.geometry import image_corners, is_plausible, pull, transform_points
 from homoreg.synthesis.appearance import AppearanceConfig
-from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_geometry, draw_samples
+from homoreg.synthesis.protocol import (
+    GeometryConfig,
+    SampleBatch,
+    draw_geometry,
+    draw_samples,
+    enlarge,
+)
 from homoreg.synthesis.random import Draw
 from homoreg.synthesis.sources import ImageBank, find_pairs
 from homoreg.training.recipe import M_GEOMETRY
@@ -312,3 +318,25 @@ def test_beyond_the_image_lies_its_mean(tmp_path: Path) -> None:
 def test_values_out_of_range(values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         GeometryConfig(**values)  # type: ignore[arg-type]
+
+
+# --- larger frames ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_enlarged_sample_keeps_its_label(tmp_path: Path, axis: int) -> None:
+    """The template's value at a point is the search image's where the label maps it."""
+    batch = draw_samples(ramps(tmp_path, axis), N, seed=1, batch=4, geometry=GeometryConfig())
+    larger = enlarge(batch)
+    assert larger.template.shape == (4, 3, 2 * N, 2 * N)
+    assert larger.search.shape == (4, 3, 3 * N, 3 * N)
+    pulled, inside = pull(larger.search, larger.homography, (2 * N, 2 * N))
+    inner = inside.clone()
+    inner[..., :4, :], inner[..., -4:, :], inner[..., :4], inner[..., -4:] = False, False, False, False
+    difference = (pulled - larger.template).abs().mean(1, keepdim=True)[inner]
+    assert len(difference) > 1000
+    assert difference.mean() < 0.004  # one grey level
+    square = image_corners(2 * N, 2 * N)
+    there = transform_points(larger.homography, square)
+    centre = transform_points(batch.homography, (square + 0.5) / 2 - 0.5)
+    assert torch.allclose(there, (centre + 0.5) * 2 - 0.5, atol=1e-3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from homoreg.synthesis.random import Draw
+from homoreg.synthesis.random import Draw, RepeatedDraw
 
 MANY = 20_000
 
@@ -119,3 +119,26 @@ def test_sometimes_that_is_never() -> None:
 
     x = torch.ones(8, 1)
     assert torch.equal(Draw(0, 8).sometimes(0.0, x, change), x)
+
+
+def numbers(draw: Draw) -> list[Tensor]:
+    return [draw.chance(0.3), draw.uniform(-1, 1, 4, 2), draw.log_uniform(0.1, 2.0)]
+
+
+def test_repeated_draws_are_those_of_a_new_draw_with_the_seed() -> None:
+    repeated = RepeatedDraw(5)
+    for seed in (3, 4, 3):
+        repeated.rewind(seed)
+        pairs = zip(numbers(repeated), numbers(Draw(seed, 5)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_repeated_draws_stay_where_they_are() -> None:
+    """What was recorded reads them there."""
+    repeated = RepeatedDraw(5)
+    repeated.rewind(0)
+    numbers(repeated)
+    places = [value.data_ptr() for value in repeated._numbers]
+    repeated.rewind(1)
+    numbers(repeated)
+    assert [value.data_ptr() for value in repeated._numbers] == places

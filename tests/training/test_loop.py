@@ -14,16 +14,19 @@ import pytest
 import torch
 
 from homoreg.errors import ConfigError, DataError, OutputError, UnknownNameError, WeightsError
+from homoreg.models.registry import build
 from homoreg.models.storage import load_model, load_state
 from homoreg.synthesis.protocol import draw_samples
-from homoreg.synthesis.sources import find_pairs
+from homoreg.synthesis.sources import ImageBank, find_pairs
 from homoreg.training.loop import TrainingResult, train
-from homoreg.training.recipe import Recipe
+from homoreg.training.objectives import m_objective
+from homoreg.training.recipe import Recipe, get_recipe
 from homoreg.training.sources import Source, names_digest
 from tests.disk import FullDisk, everything_below
 from tests.scenes import save, scene, write_pairs
 from tests.training.runs import (
     ROOT,
+    TINY,
     Progress,
     build_tiny,
     checkpoint_of,
@@ -131,6 +134,66 @@ def test_the_first_epochs_run_at_half_the_size(
     train(short(half_size_share=0.34), [pairs], tmp_path / "run", device="cpu")
     # The second epoch begins before the share is over.
     assert sizes == [32, 32, 32, 32, 64, 64]
+
+
+def test_finer_steps_show_fewer_samples_in_larger_frames(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some with more of the pictures' pixels, some enlarged."""
+    drawn: list[tuple[int, int, float]] = []
+    shown: list[tuple[int, ...]] = []
+    objective = m_objective
+
+    def draw(bank: Any, n: int, **options: Any) -> Any:
+        drawn.append((n, options["batch"], options["geometry"].near))
+        return draw_samples(bank, n, **options)
+
+    def watched(model: Any, batch: Any, *rest: Any) -> Any:
+        shown.append(tuple(batch.template.shape))
+        return objective(model, batch, *rest)
+
+    monkeypatch.setattr("homoreg.training.loop.draw_samples", draw)
+    monkeypatch.setattr("homoreg.training.loop.get_objective", lambda model: watched)
+    changes = {
+        "fine_share": 0.5,
+        "half_size_share": 0.0,
+        "batch_size": 4,
+        "samples_per_epoch": 16,
+        "epochs": 2,
+    }
+    train(short(**changes), [pairs], tmp_path / "run", device="cpu")
+    near = get_recipe("m").geometry.near
+    assert [n for _, n, _ in drawn] == [4, 1] * 4
+    assert [share for _, _, share in drawn] == [near, 1.0] * 4
+    assert [shape[-1] for shape in shown] == [64, 128] * 4
+    assert {side for side, batch, _ in drawn if batch == 1} == {64, 128}
+    assert checkpoint_of(tmp_path / "run").samples == 4 * 4 + 4
+
+
+def test_a_recipes_network_may_add_to_the_weights_it_starts_from(
+    tmp_path: Path, pairs: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homoreg.training.loop.build", lambda name, config: build(name, TINY | config))
+    recipe = short(network={"layers": 2, "context": [1, 0, 1]}, peak_rate=1e-12, epochs=1)
+    train(recipe, [pairs], tmp_path / "run", init=whole / "snapshots" / "epoch-003", device="cpu")
+    model, config = load_model(tmp_path / "run" / "snapshots" / "epoch-001")
+    assert (config["config"]["layers"], config["config"]["context"]) == (2, [1, 0, 1])
+    before, _ = load_model(whole / "snapshots" / "epoch-003")
+    batch = draw_samples(ImageBank(find_pairs(pairs)), 64, seed=0, batch=2, geometry=recipe.geometry)
+    with torch.no_grad():
+        found, expected = (net(batch.template, batch.search).homography for net in (model, before))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recorded_steps_are_the_steps(tmp_path: Path, pairs: Path) -> None:
+    """The same loss with and without a CUDA graph, for every kind of step."""
+    losses = []
+    for graphs in (False, True):
+        run = tmp_path / str(graphs)
+        train(short(graphs=graphs, fine_share=0.5, precision="float32"), [pairs], run, device="cuda")
+        losses.append([float(row["loss"]) for row in rows(run)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_another_seed_is_another_run(tmp_path: Path, pairs: Path, whole: Path) -> None:
@@ -409,12 +472,12 @@ def test_a_broken_checkpoint(tmp_path: Path, pairs: Path) -> None:
 def test_a_checkpoint_of_another_network(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from homoreg.models.registry import build
-    from tests.training.runs import TINY
 
     run = tmp_path / "run"
     train(short(), [pairs], run, device="cpu", max_steps=1)
-    monkeypatch.setattr("homoreg.training.loop.build", lambda name: build(name, {**TINY, "width2": 16}))
+    monkeypatch.setattr(
+        "homoreg.training.loop.build", lambda name, config: build(name, {**TINY, "width2": 16})
+    )
     with pytest.raises(WeightsError, match=r"checkpoint\.pt does not fit the m architecture"):
         train(short(), [pairs], run, device="cpu", resume=True)
 

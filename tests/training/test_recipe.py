@@ -127,6 +127,7 @@ def test_a_record_that_does_not_fit(values: dict[str, Any], message: str) -> Non
         ({"precision": "float16"}, "precision is 'float16'; expected auto, float32 or bfloat16"),
         ({"warm_up": 1.5}, "warm_up is 1.5; expected a share between 0 and 1"),
         ({"ema": float("nan")}, "ema is nan; expected a share between 0 and 1"),
+        ({"fine_share": 1.5}, "fine_share is 1.5; expected a share between 0 and 1"),
         ({"validation_share": 1.0}, "validation_share is 1.0; expected 0 or more and under 1"),
     ],
 )
@@ -138,3 +139,16 @@ def test_impossible_values(change: dict[str, Any], message: str) -> None:
 def test_easy_samples_cannot_be_gone_before_they_fade() -> None:
     with pytest.raises(ConfigError, match=r"easy_until is 0\.5 and easy_gone 0\.2"):
         get_recipe("m", easy_until=0.5, easy_gone=0.2)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (1 / 3, 100), (0.5, 150), (1.0, 300)])
+def test_finer_steps_are_spread_over_the_run(share: float, count: int) -> None:
+    recipe = get_recipe("m", fine_share=share)
+    fine = [step for step in range(300) if recipe.is_fine(step)]
+    assert len(fine) == pytest.approx(count, abs=1)
+    assert len({b - a for a, b in pairwise(fine)}) <= 2
+
+
+def test_what_changes_with_the_progress_cannot_be_recorded() -> None:
+    with pytest.raises(ConfigError, match="graphs is True for mhn, whose steps change with the progress"):
+        get_recipe("mhn", graphs=True)

@@ -45,6 +45,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "m": {"peak_rate": 3e-3},
     "m_finer": {"peak_rate": 3e-3},
     "m_further": {"peak_rate": 3e-3, "restarts": ()},
+    "m_polish": {"peak_rate": 3e-3},
+    "m_wider": {"peak_rate": 3e-3},
     "mhn": {"peak_rate": 2e-2, "epochs": 6, "restarts": (4, 5)},
 }  # fmt: skip
 # Shares of a run at which its parts learn, one after another: the loss of each is looked at.
@@ -56,9 +58,9 @@ def short(name: str, **changes: Any) -> Recipe:
     return get_recipe(name, **(SHORT | CHANGES[name] | changes))
 
 
-def build_small(name: str) -> HomographyModel:
+def build_small(name: str, changes: dict[str, Any]) -> HomographyModel:
     """A small network; one that regresses offsets begins with a wrong answer, unlearned in seconds."""
-    model = build(name, CONFIGS[name])
+    model = build(name, CONFIGS[name] | changes)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, OffsetRegressor):
@@ -88,7 +90,7 @@ def before_and_after(
     monkeypatch.setattr("homoreg.training.loop.build", build_small)
     monkeypatch.setattr("homoreg.training.metrics_log.MetricsLog.plot", lambda self, path: False)
     torch.manual_seed(recipe.seed)
-    first = losses(recipe.name, build_small(recipe.architecture), batch)
+    first = losses(recipe.name, build_small(recipe.architecture, recipe.network), batch)
     train(recipe, [write_pairs(folder / "park", 6)], folder / "run", device="cpu")
     model, config = load_model(next((folder / "run" / "snapshots").iterdir()))
     assert config["training"]["recipe"] == recipe.name

@@ -10,10 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from homoreg.errors import ConfigError
-from homoreg.geometry import compose, fill_outside, homography_from_corners, image_corners, is_plausible
+from homoreg.geometry import (
+    compose,
+    fill_outside,
+    homography_from_corners,
+    image_corners,
+    is_plausible,
+    resize_matrix,
+)
 from homoreg.synthesis.appearance import (
     AppearanceConfig,
     infrared_appearance,
@@ -23,7 +31,7 @@ from homoreg.synthesis.appearance import (
 from homoreg.synthesis.random import Draw
 from homoreg.synthesis.sources import ImageBank
 
-__all__ = ["GeometryConfig", "SampleBatch", "draw_geometry", "draw_samples"]
+__all__ = ["GeometryConfig", "SampleBatch", "draw_geometry", "draw_samples", "enlarge"]
 
 
 @dataclass(frozen=True)
@@ -207,3 +215,16 @@ def draw_samples(
     else:
         template = template.expand(-1, 3, -1, -1)
     return SampleBatch(fill_outside(template, inside), fill_outside(search, search_inside), homography)
+
+
+def enlarge(batch: SampleBatch, factor: int = 2) -> SampleBatch:
+    """The same samples in larger frames: what a finer look sees of pictures that have no more pixels."""
+    template, search = (
+        F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+        for image in (batch.template, batch.search)
+    )
+    there, back = (
+        resize_matrix(scale, scale, dtype=torch.float32).to(batch.homography.device, non_blocking=True)
+        for scale in (factor, 1 / factor)
+    )
+    return SampleBatch(template, search, compose(there, batch.homography, back))

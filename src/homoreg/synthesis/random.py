@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draw", "mix_seed"]
+__all__ = ["Draw", "RepeatedDraw", "mix_seed"]
 
 
 def mix_seed(*parts: int) -> int:
@@ -37,8 +37,10 @@ class Draw:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform in [low, high), shape ``(B, *shape)``."""
-        value = torch.rand((self.batch, *shape), generator=self.generator, device=self.device)
-        return low + (high - low) * value
+        return low + (high - low) * self._unit((self.batch, *shape))
+
+    def _unit(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.device)
 
     def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Log-uniform in [low, high), shape ``(B, *shape)``."""
@@ -71,3 +73,31 @@ class Draw:
         if not len(index):
             return x
         return x.index_copy(0, index, change(x[index], index))
+
+
+class RepeatedDraw(Draw):
+    """Uniform draws that are asked for in one order again and again, and always lie in the same memory.
+
+    What was recorded with them once, as a CUDA graph, can be replayed with others: :meth:`rewind` fills them
+    anew, with the numbers that a new :class:`Draw` of the same seed would give.
+    """
+
+    def __init__(self, batch: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(0, batch, device)
+        self._numbers: list[Tensor] = []
+        self._next = 0
+
+    def rewind(self, seed: int) -> None:
+        """Begin again, with the numbers of another seed."""
+        self.generator.manual_seed(seed)
+        self._next = 0
+        for numbers in self._numbers:
+            numbers.uniform_(generator=self.generator)
+
+    def _unit(self, shape: tuple[int, ...]) -> Tensor:
+        if self._next == len(self._numbers):
+            self._numbers.append(super()._unit(shape))
+        numbers = self._numbers[self._next]
+        assert numbers.shape == shape
+        self._next += 1
+        return numbers

@@ -7,6 +7,7 @@ with one number of threads and processes. On CUDA schedule and draws are the sam
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import signal
@@ -28,12 +29,13 @@ from homoreg.files import atomic_write_text, make_folder
 from homoreg.models.base import HomographyModel
 from homoreg.models.registry import build
 from homoreg.models.storage import load_state, save_weights
-from homoreg.synthesis.protocol import SampleBatch, draw_samples
-from homoreg.synthesis.random import mix_seed
+from homoreg.synthesis.protocol import SampleBatch, draw_samples, enlarge
+from homoreg.synthesis.random import Draw, mix_seed
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from homoreg.training.graphs import GraphedObjective
 from homoreg.training.metrics_log import MetricsLog
-from homoreg.training.objectives import Objective, get_objective
+from homoreg.training.objectives import Objective, Outcome, get_objective, m_objective
 from homoreg.training.parallel import Parallel
 from homoreg.training.recipe import Recipe
 from homoreg.training.record import hardware, new_record, on_this, read_record, require_same
@@ -58,26 +60,42 @@ class TrainingResult:
 
 
 class _Batches:
-    """Draws the next batch in a thread while the current one is trained on."""
+    """Draws the next batch in a thread, and in a stream of its own, while the current one is trained on."""
 
     def __init__(self, bank: ImageBank, recipe: Recipe, parallel: Parallel) -> None:
         self.bank, self.recipe, self.parallel = bank, recipe, parallel
+        on_cuda = parallel.device.type == "cuda"
+        # In the stream of the training every look at a drawn number would wait for the step before.
+        self.stream = torch.cuda.Stream(parallel.device, priority=-1) if on_cuda else None
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="synthesis")
+        self.drawing = threading.Lock()  # held while the device is used
         self.next: tuple[int, Future[SampleBatch]] | None = None
 
     def _draw(self, step: int) -> SampleBatch:
         recipe, parallel = self.recipe, self.parallel
         epoch = step // recipe.steps_per_epoch
         half = epoch < recipe.half_size_share * recipe.epochs
-        return draw_samples(
-            self.bank,
-            recipe.size // 2 if half else recipe.size,
-            seed=mix_seed(recipe.seed, step, parallel.rank, _DATA),
-            batch=recipe.batch_size // parallel.world,
-            geometry=recipe.geometry,
-            appearance=recipe.appearance,
-            easy=recipe.easy_share(step),
-        )
+        seed = mix_seed(recipe.seed, step, parallel.rank, _DATA)
+        size, batch, geometry = recipe.size // 2 if half else recipe.size, recipe.batch_size, recipe.geometry
+        fine = not half and recipe.is_fine(step)
+        if fine:
+            batch, geometry = batch // 4, dataclasses.replace(geometry, near=1.0)
+        # Of the pictures that are looked at more finely, half have the pixels for it.
+        enlarged = fine and seed % 2 == 0
+        with self.drawing, torch.cuda.stream(self.stream):
+            samples = draw_samples(
+                self.bank,
+                2 * size if fine and not enlarged else size,
+                seed=seed,
+                batch=max(1, batch // parallel.world),
+                geometry=geometry,
+                appearance=recipe.appearance,
+                easy=recipe.easy_share(step),
+            )
+            samples = enlarge(samples) if enlarged else samples
+            if self.stream is not None:
+                self.stream.synchronize()
+        return samples
 
     def get(self, step: int, total: int) -> SampleBatch:
         """Return the batch of a step and begin to draw the one after it."""
@@ -129,6 +147,7 @@ class _Run:
         )
         self.average = EMA(model, recipe.ema)
         self.objective: Objective = get_objective(model)
+        self.graphed: GraphedObjective | None = None
         self.log = MetricsLog(out / "metrics.csv")
         self.step, self.samples, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []  # of the steps since the last whole epoch
@@ -185,16 +204,28 @@ class _Run:
         )
         self.saved_step, self.saved_at = self.step, time.monotonic()
 
+    def use_graphs(self, quiet: threading.Lock) -> None:
+        """Have the steps recorded as CUDA graphs; the lock keeps others off the device meanwhile."""
+
+        def compute(batch: SampleBatch, draw: Draw) -> Outcome:
+            with self.parallel.autocast():
+                return m_objective(self.model, batch, draw)
+
+        self.graphed = GraphedObjective(compute, self.model.parameters(), quiet)
+
     def train_step(self, wrapped: nn.Module, batch: SampleBatch) -> tuple[float, float]:
         """One optimizer step; returns the loss and the median corner error (px at n = 128)."""
         rate = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.parallel.autocast():
-            seed = mix_seed(self.recipe.seed, self.step, self.parallel.rank, _STARTS)
-            outcome = self.objective(wrapped, batch, seed, self.step / self.total)
-        self.parallel.backward(outcome.loss)
+        seed = mix_seed(self.recipe.seed, self.step, self.parallel.rank, _STARTS)
+        if self.graphed is not None:
+            outcome = self.graphed(batch, seed)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.parallel.autocast():
+                outcome = self.objective(wrapped, batch, seed, self.step / self.total)
+            self.parallel.backward(outcome.loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         # One sample in thousands is degenerate; its step is skipped rather than spread over the weights.
         if bool(torch.isfinite(norm)):
@@ -247,7 +278,8 @@ def train(
         their images must be those it was begun with. The number of processes, the device and the precision
         may be others: that is logged, and run.json says what the run ran on from which step.
     init
-        Folder with weights to start from instead of random ones; what they took, if their config says so, is
+        Folder with weights to start from instead of random ones, all but those of parts that the recipe's
+        ``network`` adds; what they took, if their config says so, is
         part of the samples and minutes that snapshots state. A run that has a checkpoint resumes without it.
     device
         "cpu", "cuda"...; CUDA where there is one by default.
@@ -292,9 +324,9 @@ def train(
     bank = ImageBank(training, weights=weights, device=parallel.device)
     held_bank = ImageBank(held, device=parallel.device) if held and parallel.rank == 0 else None
     torch.manual_seed(recipe.seed)
-    model = build(recipe.architecture).to(parallel.device)
+    model = build(recipe.architecture, recipe.network).to(parallel.device)
     if init is not None:
-        load_state(model, init)
+        load_state(model, init, growing=bool(recipe.network))
     run = _Run(recipe, folder, parallel, model, recorded or asked)
     if resume:
         run.restore()
@@ -305,6 +337,8 @@ def train(
         _write_record(folder, recorded, run.record)
     wrapped = parallel.prepare(model)
     batches = _Batches(bank, recipe, parallel)
+    if recipe.graphs and parallel.device.type == "cuda" and parallel.world == 1:
+        run.use_graphs(batches.drawing)
     last = min(run.total, max_steps) if max_steps is not None else run.total
     try:
         with _stop_on_signal() as stop:

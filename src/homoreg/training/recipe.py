@@ -40,6 +40,9 @@ class Recipe:
     validate_every: int = 5  # epochs
     snapshots: tuple[int, ...] = (70, 120, 175)  # epochs whose averaged weights are kept
     seed: int = 0
+    network: dict[str, Any] = field(default_factory=dict)  # values of the architecture's config
+    graphs: bool = False  # on one CUDA device, record each kind of step once, as a graph of its kernels
+    fine_share: float = 0.0  # share of the full-size steps that show a quarter of the samples twice as large
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
@@ -54,7 +57,7 @@ class Recipe:
                 f"samples_per_epoch is {self.samples_per_epoch} and batch_size {self.batch_size}; an epoch "
                 "must hold at least one batch: raise the first or lower the second"
             )
-        for name in ("half_size_share", "warm_up", "easy_until", "easy_gone", "ema"):
+        for name in ("half_size_share", "warm_up", "easy_until", "easy_gone", "ema", "fine_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
         if list(self.restarts) != sorted(set(self.restarts)) or not all(
@@ -70,6 +73,11 @@ class Recipe:
             )
         if not 0 <= self.validation_share < 1:
             raise ConfigError(f"validation_share is {self.validation_share}; expected 0 or more and under 1")
+        if self.graphs and self.architecture != "m":
+            raise ConfigError(
+                f"graphs is True for {self.architecture}, whose steps change with the progress of the run; "
+                "expected False"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; expected auto, float32 or bfloat16")
 
@@ -78,6 +86,10 @@ class Recipe:
         total = self.epochs * self.steps_per_epoch
         first, last = self.easy_until * total, self.easy_gone * total
         return min(1.0, max(0.0, (last - step) / max(1.0, last - first)))
+
+    def is_fine(self, step: int) -> bool:
+        """Whether a step of the full size shows fewer samples twice as large: spread evenly over the run."""
+        return int((step + 1) * self.fine_share) > int(step * self.fine_share)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: one cycle, or several (SGDR, Loshchilov and Hutter, ICLR 2017)."""
@@ -162,6 +174,23 @@ _M_FURTHER = Recipe(
     ),
 )
 
+# For an accelerator, from weights that match already: more attention in the matching, the refiners see the
+# whole frame, and every third step is a finer look as registration takes it.
+_M_WIDER = dataclasses.replace(
+    _M_FURTHER,
+    name="m_wider",
+    batch_size=128,
+    half_size_share=0.0,
+    peak_rate=1.2e-3,
+    warm_up=0.05,
+    ema=0.998,
+    restarts=(),
+    network={"layers": 3, "context": (2, 2, 0)},
+    graphs=True,
+    fine_share=1 / 3,
+    geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.35),
+)
+
 _RECIPES = {
     "clkn": Recipe(
         name="clkn",
@@ -197,6 +226,19 @@ _RECIPES = {
         warm_up=0.04,
         restarts=(),
         geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.25, near=0.25),
+    ),
+    "m_wider": _M_WIDER,
+    # On a CPU, after m_wider: few samples in full precision, half of the steps finer looks.
+    "m_polish": dataclasses.replace(
+        _M_WIDER,
+        name="m_polish",
+        epochs=55,
+        batch_size=16,
+        peak_rate=2e-4,
+        ema=0.99,
+        precision="float32",
+        fine_share=0.5,
+        snapshots=(),
     ),
     "mhn": Recipe(
         name="mhn",

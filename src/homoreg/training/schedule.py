@@ -50,9 +50,11 @@ class EMA:
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average towards the module's values after the given step."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = [], []
         for name, value in module.state_dict().items():
-            average = self.state[name]
-            if average.is_floating_point():
-                average.lerp_(value.detach().to(average.dtype), 1 - decay)
+            if value.is_floating_point():
+                averages.append(self.state[name])
+                values.append(value.detach())
             else:
-                average.copy_(value)
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)  # one kernel for all of them

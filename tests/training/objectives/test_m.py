@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -10,12 +10,13 @@ from homoreg.errors import UnknownNameError
 from homoreg.geometry import compose, image_corners, invert_homography, square_prior, transform_points
 from homoreg.losses import per_pair_corner_error
 from homoreg.models.base import HomographyEstimate, HomographyModel
-from homoreg.models.m import FlowStep, M
+from homoreg.models.m import FINE, FlowStep, M
 from homoreg.models.registry import build
-from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_samples
+from homoreg.synthesis.protocol import GeometryConfig, SampleBatch, draw_samples, enlarge
+from homoreg.synthesis.random import Draw
 from homoreg.synthesis.sources import ImageBank, find_pairs
 from homoreg.training.objectives import get_objective, m_objective
-from homoreg.training.objectives.m import _Guide, _step_loss
+from homoreg.training.objectives.m import FINE_REACH, FINE_STEPS, STEPS, _Guide, _step_loss
 from tests.scenes import write_pairs
 from tests.training.runs import TINY, Wrapper
 
@@ -79,6 +80,33 @@ def test_steps_down_the_gradient_lower_the_loss(model: M, batch: SampleBatch) ->
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_random_numbers_may_be_given(model: M, batch: SampleBatch) -> None:
+    by_seed, by_draw = (m_objective(model, batch, rng).loss for rng in (1, Draw(1, 3)))
+    assert torch.equal(by_seed, by_draw)
+
+
+@pytest.mark.parametrize(("n", "matched", "steps"), [(N, True, STEPS), (FINE, False, FINE_STEPS)])
+def test_large_frames_are_refined_only(
+    model: M, batch: SampleBatch, monkeypatch: pytest.MonkeyPatch, n: int, matched: bool, steps: tuple[int]
+) -> None:
+    seen: list[HomographyEstimate] = []
+    forward = model.forward
+
+    def watched(*args: Tensor, **options: Any) -> HomographyEstimate:
+        seen.append(forward(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(model, "forward", watched)
+    outcome = m_objective(model, enlarge(batch, n // N), 0)
+    outcome.loss.backward()
+    (estimate,) = seen
+    assert ("scores" in estimate.details) == matched
+    assert len(estimate.details["flows"]) == sum(steps)
+    told = estimate.stages[0 if matched else -1].detach()
+    error = per_pair_corner_error(told, enlarge(batch, n // N).homography, n) * 128 / n
+    assert torch.allclose(outcome.errors, error)
+
+
 class Unknown(HomographyModel):
     architecture: ClassVar[str] = "unknown"
 
@@ -119,17 +147,21 @@ def shifted(homography: Tensor, x: float) -> Tensor:
     return compose(torch.tensor([[1.0, 0, x], [0, 1, 0], [0, 0, 1]]), homography)
 
 
+def guide(truth: Tensor, n: int = N) -> _Guide:
+    return _Guide(truth, n, (4, 4, 2), Draw(0, len(truth)))
+
+
 @pytest.mark.parametrize("stride", [4, 2])
 def test_a_start_within_the_window_is_kept(stride: int) -> None:
     truth = truths(5)
     start = shifted(truth, 0.5 * stride)
-    assert torch.equal(_Guide(truth, N, (4, 4, 2), 0)(start, stride), start)
+    assert torch.equal(guide(truth)(start, stride), start)
 
 
 @pytest.mark.parametrize(("stride", "reach"), [(8, 32.0), (4, 16.0), (2, 4.0)])
 def test_a_lost_start_is_replaced_within_the_window(stride: int, reach: float) -> None:
     truth = truths(50)
-    out = _Guide(truth, N, (4, 4, 2), 0)(shifted(truth, 200.0), stride)
+    out = guide(truth)(shifted(truth, 200.0), stride)
     lost = per_pair_corner_error(out, truth, N) > reach
     if stride == 8:  # a quarter of the starts is the prior, here within reach
         assert not lost.any()
@@ -143,16 +175,25 @@ def test_a_lost_start_is_replaced_within_the_window(stride: int, reach: float) -
 def test_a_start_that_is_not_finite_is_replaced() -> None:
     truth = truths(4)
     start = torch.full_like(truth, float("nan"))
-    assert _Guide(truth, N, (4, 4, 2), 0)(start, 4).isfinite().all()
+    assert guide(truth)(start, 4).isfinite().all()
 
 
 def test_a_quarter_of_the_coarse_starts_is_the_prior() -> None:
     truth = truths(2000)
     prior = square_prior(N, dtype=torch.float32)
-    out = _Guide(truth, N, (4, 4, 2), 0)(truth, 8)
+    out = guide(truth)(truth, 8)
     at_prior = (out == prior).flatten(1).all(1)
     assert at_prior.float().mean() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(out[~at_prior], truth[~at_prior])
+
+
+def test_starts_beside_the_truth_lie_at_all_distances() -> None:
+    truth, n = truths(2000), 256
+    error = per_pair_corner_error(guide(truth, n).beside(), truth, n)
+    most = FINE_REACH * n
+    assert error.max() < most * 2**0.5
+    assert error.min() < 0.01 * most
+    assert error.median() == pytest.approx(0.38 * most, rel=0.1)
 
 
 # --- the loss of a step -------------------------------------------------------------------------------------

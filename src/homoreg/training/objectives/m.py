@@ -7,12 +7,16 @@ from torch import Tensor
 
 from homoreg.geometry import square_prior
 from homoreg.losses import flow_loss, matching_loss, per_pair_corner_error
-from homoreg.models.m import STRIDES, FlowStep, M
+from homoreg.models.m import FINE, STRIDES, FlowStep, M
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
 from homoreg.training.objectives.base import Outcome, displaced, unwrapped
 
 __all__ = ["m_objective"]
+
+STEPS = (2, 3, 2)  # of the refinement while it learns, at 1/8, 1/4 and 1/2
+FINE_STEPS = (1, 2, 2)  # the same in frames of FINE px and more, from a given start
+FINE_REACH = 0.06  # largest displacement of the corners of such a start, as a share of n
 
 
 class _Guide:
@@ -23,22 +27,26 @@ class _Guide:
     only: inference never sees the truth.
     """
 
-    def __init__(self, truth: Tensor, n: int, radius: tuple[int, int, int], seed: int) -> None:
-        self.truth, self.n = truth, n
+    def __init__(self, truth: Tensor, n: int, radius: tuple[int, int, int], draw: Draw) -> None:
+        self.truth, self.n, self.draw = truth, n, draw
         self.reach = {s: float(r * s) for s, r in zip(STRIDES, radius, strict=True)}
-        self.draw = Draw(seed, len(truth), truth.device)
 
     def __call__(self, homography: Tensor, stride: int) -> Tensor:
         n, reach = self.n, self.reach[stride]
         if stride == STRIDES[0]:
             # Refinement must also work from the prior, which is where a second start begins.
-            prior = square_prior(n, dtype=homography.dtype).to(homography.device)
+            prior = square_prior(n, dtype=homography.dtype, device=homography.device)
             from_prior = self.draw.chance(0.25)
             homography = torch.where(from_prior[:, None, None], prior, homography)
         error = per_pair_corner_error(homography, self.truth, n)
         lost = ~(error < (1.0 if stride == STRIDES[0] else 0.75) * reach)
         rescue = displaced(self.truth, self.draw.uniform(-0.5, 0.5, 4, 2) * reach, n)
         return torch.where(lost[:, None, None], rescue, homography)
+
+    def beside(self) -> Tensor:
+        """Starts as an earlier look leaves them, at all distances up to the largest."""
+        offset = self.draw.uniform(-1.0, 1.0, 4, 2) * self.draw.uniform(0.0, 1.0)[:, None, None]
+        return displaced(self.truth, offset * (FINE_REACH * self.n), self.n)
 
 
 def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int) -> Tensor:
@@ -52,8 +60,13 @@ def _step_loss(flow: FlowStep, following: Tensor, truth: Tensor, n: int) -> Tens
     return 0.3 * likelihood + 0.1 * error.mean()
 
 
-def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress: float = 0.0) -> Outcome:
+def m_objective(
+    model: torch.nn.Module, batch: SampleBatch, seed: int | Draw, progress: float = 0.0
+) -> Outcome:
     """Matching cross entropy, flow likelihood and corner error of every step.
+
+    Frames of :data:`homoreg.models.m.FINE` px and more are finer looks: they are refined from starts beside
+    the truth, and there is no matching.
 
     Parameters
     ----------
@@ -62,19 +75,25 @@ def m_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progress:
     batch
         Labelled samples.
     seed
-        Of the starts that replace lost ones.
+        Of the starts that replace lost ones, or the random numbers for them.
     progress
         Share of the run that is done; nothing depends on it here.
     """
     inner = unwrapped(model, M)
     n, truth = batch.template.shape[-1], batch.homography
-    guide = _Guide(truth, n, inner.config.radius, seed)
-    estimate = model(batch.template, batch.search, guide=guide, steps=(2, 2, 1))
-    loss = matching_loss(estimate.details["scores"], truth, n)
+    draw = seed if isinstance(seed, Draw) else Draw(seed, len(truth), truth.device)
+    guide = _Guide(truth, n, inner.config.radius, draw)
+    fine = n >= FINE
+    if fine:
+        estimate = model(batch.template, batch.search, initial=guide.beside(), steps=FINE_STEPS)
+        loss = torch.zeros((), device=truth.device)
+    else:
+        estimate = model(batch.template, batch.search, guide=guide, steps=STEPS)
+        loss = matching_loss(estimate.details["scores"], truth, n)
     flows: list[FlowStep] = estimate.details["flows"]
     for flow, following in zip(flows, estimate.stages[1:], strict=True):
         loss = loss + _step_loss(flow, following, truth, n) / len(flows) * 3
     # The final estimate may have been helped by the guide; the first stage never is.
     with torch.no_grad():
-        errors = per_pair_corner_error(estimate.stages[0], truth, n) * (128 / n)
+        errors = per_pair_corner_error(estimate.stages[-1 if fine else 0], truth, n) * (128 / n)
     return Outcome(loss, errors)
