@@ -127,8 +127,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "32d0018d184b600f8936402734cf0ca3630bb031d1c990de1b0140bb3a79e06f",
-            "model.safetensors": "ed870c1357a1d9db6566ae4d22f7fa2dfe900051e12b08d0532fe40659b9535d",
+            "config.json": "ab27928330881beeeb73f3b99e54af9ca9a1e210348b7f2a98ecceb6fee40134",
+            "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
     "m120": Pin(
@@ -136,8 +136,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "953d84076e1dc2fb2a2dc7be6fa4b12df3186004e20b74f4395eaafec1edd97b",
-            "model.safetensors": "c02c08a81d18e44c8fefbfa0f5b90a62526db293150b62c28c40fe5daab5471b",
+            "config.json": "b94aaf65c08f749859e699a87241e2b5eb048e97671f495b0e1896e0f7e7e6e5",
+            "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
     "m175": Pin(
@@ -145,8 +145,8 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "218904e4bcd23f16aadccc312d417b57d80f52c2051094ac3b4be60b53cacbee",
-            "model.safetensors": "549e0fff6b9eceaeeaa88d72aa22d8ebdfa18deb76309120fe60c5eae58541fb",
+            "config.json": "a91599931733b189a6f0ccf983e9cd1956e8557c412074249e7b4f3b4a7252cd",
+            "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),
 }

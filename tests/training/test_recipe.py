@@ -56,7 +56,7 @@ def test_the_rate_restarts_where_the_next_part_learns(name: str, shares: tuple[f
 
 def test_through_json_and_back() -> None:
     recipe = get_recipe(
-        "m",
+        "m_wider",
         seed=7,
         snapshots=(1, 2),
         geometry=GeometryConfig(tilt=3.0),
@@ -123,6 +123,7 @@ def test_a_record_that_does_not_fit(values: dict[str, Any], message: str) -> Non
         ({"validation_samples": 0}, "validation_samples is 0; expected at least 1"),
         ({"size": 96}, "size is 96; expected a multiple of 64"),
         ({"size": 0}, "size is 0; expected a multiple of 64"),
+        ({"size": 192}, "size is 192; expected under 192 for m, whose frames of that size"),
         ({"samples_per_epoch": 8}, "samples_per_epoch is 8 and batch_size 16; an epoch must hold at least"),
         ({"precision": "float16"}, "precision is 'float16'; expected auto, float32 or bfloat16"),
         ({"warm_up": 1.5}, "warm_up is 1.5; expected a share between 0 and 1"),

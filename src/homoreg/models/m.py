@@ -8,8 +8,9 @@ direct linear transform of Koguciuk et al., arXiv 2108.07189). With ``p`` the ce
 1. ``S = <a(p), b(q)> * tau`` over all cells at 1/8; ``P = softmax_q(S)``; the expectation of ``q`` around the
    peak of each row and the dual-softmax confidence give ``H0`` by robust weighted least squares.
 2. For each level (1/8, 1/4, 1/2) and step: the search features are pulled through ``H``; every template
-   cell is correlated with its neighbourhood; convolutions predict a residual flow ``d(p)`` and the scale
-   ``b(p)`` of a Laplace density. ``dH = argmin sum_p b(p)**-2 |dH p - (p + d(p))|**2`` and ``H <- H dH``.
+   cell is correlated with its neighbourhood; convolutions, and attention between patches of the frame,
+   predict a residual flow ``d(p)`` and the scale ``b(p)`` of a Laplace density.
+   ``dH = argmin sum_p b(p)**-2 |dH p - (p + d(p))|**2`` and ``H <- H dH``.
 3. The normal matrix of the last solve is an information matrix; its inverse, pushed to the corners, is
    the (uncalibrated) covariance of the estimate.
 """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homoreg.errors import ConfigError, UnknownNameError
+from homoreg.models.m import FINE
 from homoreg.names import suggest
 from homoreg.synthesis.appearance import AppearanceConfig
 from homoreg.synthesis.protocol import GeometryConfig
@@ -52,6 +53,11 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.size < 64 or self.size % 64:
             raise ConfigError(f"size is {self.size}; expected a multiple of 64, so that half of it fits too")
+        if self.architecture == "m" and self.size >= FINE:
+            raise ConfigError(
+                f"size is {self.size}; expected under {FINE} for m, whose frames of that size and more are "
+                "finer looks at answers"
+            )
         if self.samples_per_epoch < self.batch_size:
             raise ConfigError(
                 f"samples_per_epoch is {self.samples_per_epoch} and batch_size {self.batch_size}; an epoch "
@@ -185,7 +191,7 @@ _M_WIDER = dataclasses.replace(
     warm_up=0.05,
     ema=0.998,
     restarts=(),
-    network={"layers": 3, "context": (2, 2, 0)},
+    network={"layers": 3, "context": [2, 2, 0]},
     graphs=True,
     fine_share=1 / 3,
     geometry=dataclasses.replace(_M_FURTHER.geometry, crop_min=0.35),
