@@ -306,10 +306,11 @@ def test_local_contrast_does_not_depend_on_the_range() -> None:
 
 
 @torch.no_grad()
-def test_large_frames_with_a_start_take_the_fine_steps(model: M) -> None:
-    template, search, _ = pairs(192, 1)
-    start = square_prior(192, dtype=torch.float32)[None]
-    for given, expected in ((start, model.config.fine_steps), (None, model.config.steps)):
+@pytest.mark.parametrize(("n", "steps"), [(160, "steps"), (192, "fine_steps"), (288, "large_steps")])
+def test_large_frames_with_a_start_take_steps_of_their_own(model: M, n: int, steps: str) -> None:
+    template, search, _ = pairs(n, 1)
+    start = square_prior(n, dtype=torch.float32)[None]
+    for given, expected in ((start, getattr(model.config, steps)), (None, model.config.steps)):
         flows = model(template, search, initial=given).details["flows"]
         assert [sum(flow.reach == r * s for flow in flows) for r, s in _reaches(model)] == list(expected)
 
@@ -336,6 +337,7 @@ def test_the_default_has_about_1_2_million_parameters() -> None:
         ({"steps": (1, -1, 1)}, "a negative count"),
         ({"quick_steps": (-1, 1, 1)}, "a negative count"),
         ({"fine_steps": (1, -1, 1)}, "a negative count"),
+        ({"large_steps": (1, 1, -1)}, "a negative count"),
         ({"radius": (4, 4, -1)}, "a negative count"),
         ({"context": (0, -1, 0)}, "a negative count"),
         (
@@ -398,7 +400,7 @@ def test_added_parts_learn(grown: M, images: tuple[Tensor, Tensor]) -> None:
 def test_context_reaches_the_whole_frame() -> None:
     """A cell in one corner hears of one in the other, which convolutions do not carry there."""
     torch.manual_seed(0)
-    context = FrameContext(8, 1)
+    context = FrameContext(8, 1, 32)
     x = torch.zeros(1, 8, 32, 32, requires_grad=True)
     context(x)[0, 0, 0, 0].backward()
     assert x.grad is not None
@@ -407,4 +409,13 @@ def test_context_reaches_the_whole_frame() -> None:
 
 @pytest.mark.parametrize("cells", [4, 12, 16])
 def test_context_takes_any_number_of_cells(cells: int) -> None:
-    assert FrameContext(8, 1)(torch.rand(2, 8, cells, cells)).shape == (2, 8, cells, cells)
+    assert FrameContext(8, 1, 32)(torch.rand(2, 8, cells, cells)).shape == (2, 8, cells, cells)
+
+
+@pytest.mark.parametrize(("cells", "patches"), [(16, 64), (32, 64), (64, 256), (96, 576)])
+def test_patches_keep_their_size_in_larger_frames(cells: int, patches: int) -> None:
+    context = FrameContext(8, 1, 32)
+    seen: list[Tensor] = []
+    context.layers[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    context(torch.rand(1, 8, cells, cells))
+    assert seen[0].shape == (1, patches, 8)

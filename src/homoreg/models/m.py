@@ -56,6 +56,7 @@ CONTRAST_WINDOW = 17  # px: side of the neighbourhood that sets the local contra
 CONTRAST_FLOOR = 0.01  # deviation, in images of [0, 1], under which contrast counts as noise
 CONTEXT_GRID = 8  # patches a side between which the refiners' attention goes
 CONTEXT_HEADS = 4
+LARGEST = 256  # side in px of the largest frames of the training
 FINE = 192  # side in px from which a frame shows a given start in more detail than the training did
 _ADDABLE = re.compile(r"((self|cross)_attention\.\d+|refiners\.\d+\.context)\.")
 Guide = Callable[[Tensor, int], Tensor]
@@ -76,6 +77,11 @@ class MConfig:
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
     fine_steps: tuple[int, int, int] = (1, 3, 2)  # the same from a given start in frames of n >= 192
+    large_steps: tuple[int, int, int] = (
+        1,
+        12,
+        2,
+    )  # the same in frames of n > 256, where it is more cells away
     context: tuple[int, int, int] = (
         0,
         0,
@@ -85,7 +91,8 @@ class MConfig:
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
             raise ConfigError(f"{self} has an empty layer; widths, heads and hidden must be at least 1")
-        counts = (*self.radius, *self.steps, *self.quick_steps, *self.fine_steps, *self.context)
+        steps = (*self.steps, *self.quick_steps, *self.fine_steps, *self.large_steps)
+        counts = (*self.radius, *steps, *self.context)
         if min(self.layers, *counts) < 0:
             raise ConfigError(
                 f"{self} has a negative count; layers, radius, steps and context must be at least 0"
@@ -187,11 +194,22 @@ class FrameContext(nn.Module):
     """Tells every cell what the cells of the whole frame see, by attention between patches of them.
 
     A cell on an even surface, or on one post of a fence, cannot know its flow. Others of its frame can: the
-    homography that moves them moves it too.
+    homography that moves them moves it too. There are 8 x 8 patches, and in frames larger than those of the
+    training as many more as keep their size in cells.
+
+    Parameters
+    ----------
+    channels
+        Of the refiner, a multiple of 4.
+    layers
+        Of attention.
+    cells
+        A side of the largest frames of the training.
     """
 
-    def __init__(self, channels: int, layers: int) -> None:
+    def __init__(self, channels: int, layers: int, cells: int) -> None:
         super().__init__()
+        self.cells = cells
         self.layers = nn.ModuleList(CrossAttention(channels, CONTEXT_HEADS) for _ in range(layers))
         self.spread = nn.Conv2d(channels, channels, 1)
         self.mix = nn.Sequential(
@@ -203,12 +221,13 @@ class FrameContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         batch, channels, height, width = x.shape
-        tokens = F.adaptive_avg_pool2d(x, CONTEXT_GRID).flatten(2).transpose(1, 2)
-        places = cell_centres(CONTEXT_GRID, CONTEXT_GRID, 1, x.float()) / CONTEXT_GRID
+        side = CONTEXT_GRID * max(1, round(width / self.cells))
+        tokens = F.adaptive_avg_pool2d(x, side).flatten(2).transpose(1, 2)
+        places = cell_centres(side, side, 1, x.float()) / side
         tokens = tokens + sine_encoding(places, channels).to(tokens.dtype)
         for layer in self.layers:
             tokens = layer(tokens, tokens)
-        grid = tokens.transpose(1, 2).reshape(batch, channels, CONTEXT_GRID, CONTEXT_GRID)
+        grid = tokens.transpose(1, 2).reshape(batch, channels, side, side)
         spread = F.interpolate(self.spread(grid), size=(height, width), mode="bilinear", align_corners=False)
         x = x + spread.contiguous(memory_format=torch.channels_last)
         mixed: Tensor = x + self.mix(x)
@@ -232,7 +251,7 @@ class Refiner(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, 4, 1),
         )
-        self.context = FrameContext(hidden, context) if context else nn.Identity()
+        self.context = FrameContext(hidden, context, LARGEST // stride) if context else nn.Identity()
 
     def forward(
         self, template: Tensor, search: Tensor, homography: Tensor, share: Tensor | None = None
@@ -360,9 +379,10 @@ class M(HomographyModel):
             What is filled has no part in the solves of the refinement. The matching sees it: it has learnt to
             carry on beyond the picture, see the research log.
         steps
-            Refinement steps at 1/8, 1/4 and 1/2; the config's by default: ``steps``, or ``fine_steps`` from
-            an ``initial`` in large frames, which needs fewer since they show more. Without any step there is
-            no prediction of precision: covariance and log precision then say nothing.
+            Refinement steps at 1/8, 1/4 and 1/2; the config's by default: ``steps``, or from an ``initial``
+            ``fine_steps`` in large frames, which need fewer since they show more, and ``large_steps`` in
+            frames larger than those of the training. Without any step there is no prediction of precision:
+            covariance and log precision then say nothing.
         guide
             Training only, see :data:`Guide`.
 
@@ -379,9 +399,9 @@ class M(HomographyModel):
         """
         n = self.check_input(template, search)
         if steps is None:
-            fine = initial is not None and n >= FINE
             c = self._config
-            steps = c.quick_steps if quick else c.fine_steps if fine else c.steps
+            given = c.large_steps if n > LARGEST else c.fine_steps
+            steps = c.quick_steps if quick else given if initial is not None and n >= FINE else c.steps
         if len(steps) != 3 or min(steps) < 0:
             raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
         self.check_initial(initial, len(template))
