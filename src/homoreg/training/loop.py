@@ -279,8 +279,8 @@ def train(
         may be others: that is logged, and run.json says what the run ran on from which step.
     init
         Folder with weights to start from instead of random ones, all but those of parts that the recipe's
-        ``network`` adds; what they took, if their config says so, is
-        part of the samples and minutes that snapshots state. A run that has a checkpoint resumes without it.
+        ``network`` adds; what they took, if their config says so, is part of the samples and minutes that
+        snapshots state. A run that has a checkpoint resumes without it.
     device
         "cpu", "cuda"...; CUDA where there is one by default.
     checkpoint_minutes

@@ -59,6 +59,16 @@ def test_every_parameter_learns(model: M, batch: SampleBatch) -> None:
         assert parameter.grad.any(), name
 
 
+def test_of_a_wrapped_model_every_parameter_has_a_gradient_in_large_frames(
+    model: M, batch: SampleBatch
+) -> None:
+    larger = enlarge(batch, FINE // N)
+    outcome = m_objective(Wrapper(model), larger, 0)
+    assert torch.equal(outcome.loss, m_objective(model, larger, 0).loss)
+    outcome.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_a_wrapped_model_has_the_same_objective(model: M, batch: SampleBatch) -> None:
     assert torch.equal(m_objective(Wrapper(model), batch, 0).loss, m_objective(model, batch, 0).loss)
 

@@ -87,6 +87,10 @@ def m_objective(
     if fine:
         estimate = model(batch.template, batch.search, initial=guide.beside(), steps=FINE_STEPS)
         loss = torch.zeros((), device=truth.device)
+        if inner is not model:  # data parallelism waits for the gradient of every parameter
+            layers = (inner.self_attention, inner.cross_attention)
+            unused = [inner.side, inner.log_sharpness, *(p for one in layers for p in one.parameters())]
+            loss = loss + 0.0 * torch.stack([p.sum() for p in unused]).sum()
     else:
         estimate = model(batch.template, batch.search, guide=guide, steps=STEPS)
         loss = matching_loss(estimate.details["scores"], truth, n)
