@@ -77,16 +77,8 @@ class MConfig:
     steps: tuple[int, int, int] = (2, 4, 3)  # refinement steps at 1/8, 1/4, 1/2 unless the caller says
     quick_steps: tuple[int, int, int] = (1, 1, 0)  # the same for a quick answer
     fine_steps: tuple[int, int, int] = (1, 3, 2)  # the same from a given start in frames of n >= 192
-    large_steps: tuple[int, int, int] = (
-        1,
-        12,
-        2,
-    )  # the same in frames of n > 256, where it is more cells away
-    context: tuple[int, int, int] = (
-        0,
-        0,
-        0,
-    )  # attention layers over the frame in the refiners at 1/8, 1/4, 1/2
+    large_steps: tuple[int, int, int] = (1, 8, 2)  # the same in frames of n > 256
+    context: tuple[int, int, int] = (0, 0, 0)  # layers of attention over the frame in the refiners
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
