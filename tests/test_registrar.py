@@ -461,14 +461,13 @@ def test_the_same_pair_gives_the_same_bits(
 def test_many_pairs_give_the_results_of_single_calls(
     untrained: Registrar, pictures: list[tuple[Pixels, Pixels]], batch_size: int
 ) -> None:
-    # An untrained network magnifies rounding, from look to look, and within one by how sums are split among
-    # threads: one look is compared, to a tenth of a pixel.
+    # An untrained network magnifies rounding from look to look: one look is compared.
     alone = [untrained(*pair, effort="fast") for pair in pictures]
     together = untrained.register_many((pair for pair in pictures), effort="fast", batch_size=batch_size)
     assert len(together) == len(alone)
     for one, other in zip(together, alone, strict=True):
-        assert np.abs(one.corners - other.corners).max() < 0.1
-        assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+        assert np.abs(one.corners - other.corners).max() < 5e-3
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert (one.status, one.reliable, one.model) == (other.status, other.reliable, other.model)
 
 
