@@ -101,22 +101,6 @@ def test_the_metrics_of_a_run(whole: Path) -> None:
     assert [bool(row["validation_median"]) for row in found] == [False, False, True]
 
 
-def test_parts_that_do_not_learn_stay_as_they_are(tmp_path: Path, pairs: Path) -> None:
-    recipe = short(parts=("refiners",))
-    torch.manual_seed(recipe.seed)
-    before = build_tiny("m").state_dict()
-    train(recipe, [pairs], tmp_path / "run", device="cpu")
-    after = checkpoint_of(tmp_path / "run").model
-    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
-    assert changed == {"refiners"}
-
-
-def test_a_part_that_is_not_there(tmp_path: Path, pairs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"parts holds 'head'; m consists of side, .*encoder, .*refiners"):
-        train(short(parts=("head",)), [pairs], tmp_path / "run", device="cpu")
-    assert not (tmp_path / "run").exists()
-
-
 def test_progress_is_reported_after_each_step(tmp_path: Path, pairs: Path) -> None:
     calls: list[tuple[int, int, dict[str, float]]] = []
     train(short(), [pairs], tmp_path / "run", device="cpu", max_steps=3, progress=lambda *a: calls.append(a))
@@ -488,6 +472,7 @@ def test_a_broken_checkpoint(tmp_path: Path, pairs: Path) -> None:
 def test_a_checkpoint_of_another_network(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+
     run = tmp_path / "run"
     train(short(), [pairs], run, device="cpu", max_steps=1)
     monkeypatch.setattr(

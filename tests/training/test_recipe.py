@@ -59,7 +59,6 @@ def test_through_json_and_back() -> None:
         "m_wider",
         seed=7,
         snapshots=(1, 2),
-        parts=("refiners", "side"),
         geometry=GeometryConfig(tilt=3.0),
         appearance=AppearanceConfig(jpeg=0.0),
     )

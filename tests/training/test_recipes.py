@@ -43,7 +43,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dhn": {"peak_rate": 2e-2},
     "dlkfm": {},
     "m": {"peak_rate": 3e-3},
-    "m_closer": {"peak_rate": 1e-2, "restarts": ()},
     "m_finer": {"peak_rate": 3e-3},
     "m_further": {"peak_rate": 3e-3, "restarts": ()},
     "m_polish": {"peak_rate": 3e-3},

@@ -327,7 +327,6 @@ def train(
     model = build(recipe.architecture, recipe.network).to(parallel.device)
     if init is not None:
         load_state(model, init, growing=bool(recipe.network))
-    _freeze(model, recipe.parts)
     run = _Run(recipe, folder, parallel, model, recorded or asked)
     if resume:
         run.restore()
@@ -349,18 +348,6 @@ def train(
         batches.close()
     parallel.wait()
     return TrainingResult(run.step, run.total, run.step >= run.total)
-
-
-def _freeze(model: HomographyModel, parts: tuple[str, ...]) -> None:
-    """Leave all but some parts of a model as they are; without any, all of it learns."""
-    names = [name.split(".")[0] for name, _ in model.named_parameters()]
-    for part in parts:
-        if part not in names:
-            raise ConfigError(
-                f"parts holds {part!r}; {model.architecture} consists of {', '.join(dict.fromkeys(names))}"
-            )
-    for name, parameter in zip(names, model.parameters(), strict=True):
-        parameter.requires_grad_(not parts or name in parts)
 
 
 def _write_record(folder: Path, before: dict[str, Any] | None, record: dict[str, Any]) -> None:

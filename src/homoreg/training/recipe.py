@@ -44,9 +44,6 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)  # values of the architecture's config
     graphs: bool = False  # on one CUDA device, record each kind of step once, as a graph of its kernels
     fine_share: float = 0.0  # share of the full-size steps that show a quarter of the samples twice as large
-    parts: tuple[
-        str, ...
-    ] = ()  # of the network that learn, by the first name of their parameters; () for all
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
@@ -134,7 +131,7 @@ class Recipe:
             if key in values:
                 _check_keys(kind, values[key], key)
                 values[key] = kind(**values[key])
-        for key in ("snapshots", "restarts", "parts"):
+        for key in ("snapshots", "restarts"):
             if key in values:
                 values[key] = tuple(values[key])
         return cls(**values)
@@ -248,19 +245,6 @@ _RECIPES = {
         precision="float32",
         fine_share=0.5,
         snapshots=(),
-    ),
-    # On a CPU, after m_wider: the refiners alone, mostly in finer looks.
-    "m_closer": dataclasses.replace(
-        _M_WIDER,
-        name="m_closer",
-        batch_size=32,
-        peak_rate=4e-4,
-        ema=0.99,
-        precision="float32",
-        graphs=False,
-        restarts=(120,),
-        fine_share=0.75,
-        parts=("refiners",),
     ),
     "mhn": Recipe(
         name="mhn",

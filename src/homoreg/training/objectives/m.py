@@ -16,7 +16,7 @@ __all__ = ["m_objective"]
 
 STEPS = (2, 3, 2)  # of the refinement while it learns, at 1/8, 1/4 and 1/2
 FINE_STEPS = (1, 2, 2)  # the same in frames of FINE px and more, from a given start
-FINE_REACH = 0.12  # largest displacement of the corners of such a start, as a share of n
+FINE_REACH = 0.06  # largest displacement of the corners of such a start, as a share of n
 
 
 class _Guide:
