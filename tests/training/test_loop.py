@@ -472,7 +472,6 @@ def test_a_broken_checkpoint(tmp_path: Path, pairs: Path) -> None:
 def test_a_checkpoint_of_another_network(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     run = tmp_path / "run"
     train(short(), [pairs], run, device="cpu", max_steps=1)
     monkeypatch.setattr(
