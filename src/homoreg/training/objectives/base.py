@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from homoreg.geometry import homography_from_corners, image_corners, is_plausible, transform_points
 from homoreg.synthesis.protocol import SampleBatch
 
-__all__ = ["Objective", "Outcome", "displaced", "unwrapped"]
+__all__ = ["Objective", "Outcome", "displaced", "involving", "unwrapped"]
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -34,6 +34,11 @@ def unwrapped(model: torch.nn.Module, kind: type[Model]) -> Model:
     inner = getattr(model, "module", model)
     assert isinstance(inner, kind)
     return inner
+
+
+def involving(loss: Tensor, parameters: Iterable[torch.nn.Parameter]) -> Tensor:
+    """The same loss, which gives each parameter a gradient: data parallelism waits for all of them."""
+    return loss + 0.0 * torch.stack([p.sum() for p in parameters]).sum()
 
 
 def displaced(truth: Tensor, offset: Tensor, n: int) -> Tensor:

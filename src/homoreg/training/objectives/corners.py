@@ -10,7 +10,7 @@ from homoreg.losses import per_pair_corner_error
 from homoreg.models.dhn import DHN
 from homoreg.models.mhn import MHN, STAGES
 from homoreg.synthesis.protocol import SampleBatch
-from homoreg.training.objectives.base import Outcome, unwrapped
+from homoreg.training.objectives.base import Outcome, involving, unwrapped
 
 __all__ = ["MHN_PHASES", "dhn_objective", "mhn_objective"]
 
@@ -83,9 +83,9 @@ def mhn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progres
     distance = (difference.square().sum(-1) + 1e-8).sqrt().mean(-1)
     # A start far astray asks for a displacement that would drown the others.
     loss = torch.where(torch.isfinite(distance), distance.clamp(max=4.0), 0.0).mean()
-    if inner is not model:  # data parallelism waits for the gradient of every parameter
+    if inner is not model:
         others = (p for k in range(STAGES) if k != stage for p in inner.stages[k].parameters())
-        loss = loss + 0.0 * torch.stack([p.sum() for p in others]).sum()
+        loss = involving(loss, others)
     with torch.no_grad():
         errors = per_pair_corner_error(estimate.homography, truth, n) * (128 / n)
     return Outcome(loss, errors)

@@ -20,7 +20,7 @@ from homoreg.models.dlkfm import DLKFM
 from homoreg.models.lucas_kanade import Alignment
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
-from homoreg.training.objectives.base import Outcome, displaced, unwrapped
+from homoreg.training.objectives.base import Outcome, displaced, involving, unwrapped
 
 __all__ = ["CLKN_SHARES", "clkn_objective", "dlkfm_objective"]
 
@@ -94,8 +94,7 @@ def clkn_objective(model: torch.nn.Module, batch: SampleBatch, seed: int, progre
     loss = torch.zeros((), dtype=truth.dtype, device=truth.device)
     for step in steps:
         loss = loss + decrease_hinge(start, step, truth, n, drop=reach).clamp(max=4).mean() / len(steps)
-    # The other levels wait, but data parallelism expects a gradient of every parameter.
-    loss = loss + 0.0 * torch.stack([p.sum() for p in inner.parameters()]).sum()
+    loss = involving(loss, inner.parameters())  # the other levels wait
     with torch.no_grad():
         errors = per_pair_corner_error(steps[-1], truth, n) * (128 / n)
     return Outcome(loss, errors)

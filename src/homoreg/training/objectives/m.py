@@ -10,7 +10,7 @@ from homoreg.losses import flow_loss, matching_loss, per_pair_corner_error
 from homoreg.models.m import FINE, STRIDES, FlowStep, M
 from homoreg.synthesis.protocol import SampleBatch
 from homoreg.synthesis.random import Draw
-from homoreg.training.objectives.base import Outcome, displaced, unwrapped
+from homoreg.training.objectives.base import Outcome, displaced, involving, unwrapped
 
 __all__ = ["m_objective"]
 
@@ -87,10 +87,8 @@ def m_objective(
     if fine:
         estimate = model(batch.template, batch.search, initial=guide.beside(), steps=FINE_STEPS)
         loss = torch.zeros((), device=truth.device)
-        if inner is not model:  # data parallelism waits for the gradient of every parameter
-            layers = (inner.self_attention, inner.cross_attention)
-            unused = [inner.side, inner.log_sharpness, *(p for one in layers for p in one.parameters())]
-            loss = loss + 0.0 * torch.stack([p.sum() for p in unused]).sum()
+        if inner is not model:  # the matching has no part in it
+            loss = involving(loss, inner.parameters())
     else:
         estimate = model(batch.template, batch.search, guide=guide, steps=STEPS)
         loss = matching_loss(estimate.details["scores"], truth, n)
