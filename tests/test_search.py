@@ -79,11 +79,12 @@ def test_confident_answers_are_not_tried_from_other_starts() -> None:
 def test_the_evidence_says_how_far_an_answer_moved() -> None:
     shift = torch.from_numpy(similarity(1.0, 35, 36))
     found = find(Same(5.0, homography=shift), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
-    assert [evidence.single for _, evidence in found.history] == [1, 0]
-    (_, first), (_, second) = found.history
+    assert [evidence.single for _, evidence in found.history] == [1, 0, 0]
+    (_, first), (_, second), (_, third) = found.history
     assert first.agreement == 0
     assert second.agreement == pytest.approx(np.log(0.1 + 5))
-    assert second is found.evidence
+    assert third.agreement == pytest.approx(np.log(0.1 + 5)), "since the second look, not since the first"
+    assert third is found.evidence
 
 
 def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
@@ -91,16 +92,18 @@ def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
     shift = torch.from_numpy(similarity(1.0, 35, 36))
     model = Same(3.0, homography=shift)
     found = find(model, scene(192, 192), PROTOCOL, effort="twice")
-    assert list(zip(model.sizes, model.batches, strict=True)) == [(128, 1), (128, 3), (256, 1)]
-    assert [evidence.unmirrored for _, evidence in found.history] == [1, 0, 0]
+    assert list(zip(model.sizes, model.batches, strict=True)) == [(128, 1), (128, 3), (256, 1), (256, 1)]
+    assert [evidence.unmirrored for _, evidence in found.history] == [1, 0, 0, 0]
     assert found.history[0][1].mirrored == 0
-    (first, _), (_, second), (_, third) = found.history
+    (first, _), (_, second), (_, third), (_, fourth) = found.history
     torch.testing.assert_close(found.history[1][0], first, atol=0, rtol=0)
     per_px = 128 / 127
     assert second.mirrored == pytest.approx(np.log(1 + 8 * per_px))
     median = np.hypot(3, 12)  # of the distances of (6, 8) to (-3, 4), (3, -4) and (-3, -4)
     assert third.mirrored == pytest.approx(np.log(1 + median * per_px))
-    assert third is found.evidence
+    median = np.hypot(6, 16)  # of those of (9, 12)
+    assert fourth.mirrored == pytest.approx(np.log(1 + median * per_px))
+    assert fourth is found.evidence
 
 
 class Matching(Double):
@@ -288,10 +291,10 @@ def test_answers_of_a_shape_that_is_hardly_possible_are_not_taken_alone(stretch:
     ("effort", "prior", "sizes"),
     [
         ("fast", PROTOCOL, [128]),
-        ("auto", PROTOCOL, [128, 256]),
-        ("auto", None, [64, 128, 256]),
+        ("auto", PROTOCOL, [128, 256, 256]),
+        ("auto", None, [64, 128, 256, 256]),
         ("best", PROTOCOL, [128, 128, 64, 128, 64, 128, 256, 256]),
-        ("twice", PROTOCOL, [128, 128, 256]),
+        ("twice", PROTOCOL, [128, 128, 256, 256]),
     ],
 )
 def test_what_is_certain_is_looked_at_coarse_then_fine(
@@ -329,6 +332,14 @@ def test_frames_grow_with_the_infrared_pictures_own_resolution(effort: str, widt
     assert max(model.sizes) == largest
 
 
+@pytest.mark.parametrize(("size", "largest"), [((1140, 570), 512), ((1140, 380), 256), ((570, 1140), 512)])
+def test_pixels_count_over_both_directions(size: tuple[int, int], largest: int) -> None:
+    """A picture that was stretched in one direction shows no more than before."""
+    model = Same(5.0)
+    find(model, scene(400, 300), None, plain(threshold=0.0, error_offset=9.0), size=size)
+    assert max(model.sizes) == largest
+
+
 def test_a_sharper_look_is_kept_only_if_it_is_as_certain() -> None:
     class Blind(Same):
         """Certain, but for frames of 512 px, where it goes astray."""
@@ -360,7 +371,9 @@ def test_a_fine_look_is_kept_unless_it_is_less_certain(change: float, kept: bool
     found = find(Blurred(), scene(192, 192), PROTOCOL, plain(error_offset=9.0))
     assert found.evidence is not None
     assert found.evidence.single == (not kept)
-    assert found.homography[0, 2] == pytest.approx(34 if kept else 33)
+    assert found.homography[0, 2] == pytest.approx(35 if kept else 33), (
+        "each of two finer looks moves it by 1"
+    )
 
 
 def test_an_answer_that_is_as_good_elsewhere_is_a_rival() -> None:

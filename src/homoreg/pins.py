@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "ab27928330881beeeb73f3b99e54af9ca9a1e210348b7f2a98ecceb6fee40134",
+            "config.json": "e612827ddeee4b7458281210fdca1bb94afd959b6166bb68ce3f32472d74f661",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "b94aaf65c08f749859e699a87241e2b5eb048e97671f495b0e1896e0f7e7e6e5",
+            "config.json": "6fb312e09756d061cb4fdb92095ea4022c6b81e54fd33dc618aee1fd9d61d5de",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "a91599931733b189a6f0ccf983e9cd1956e8557c412074249e7b4f3b4a7252cd",
+            "config.json": "36ac0a7017c2a790d5374ffd9575c66372a4258b1121ec22abdb3963cc434b0c",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),

@@ -12,9 +12,10 @@ another is worth its time:
 4. where that still leaves doubt, quick looks from beside the answer, where repeating texture has its
    like; and where it is not certain, and only one of the first led there, from other starts; the most certain
    of both are followed up;
-5. a look through the answer in frames twice as large, which refines it and says how far both agree; where
-   there are several answers, through the best few of them, which decides between them;
-6. looks in ever larger frames, up to two thirds of the infrared picture's own resolution; all of it where
+5. a look through the answer in frames twice as large, which refines it; where there are several answers,
+   through the best few of them, which decides between them; and once more through what came of it, since a
+   refinement stops short: how far this one still goes says how far to trust it;
+6. looks in ever larger frames, up to three quarters of the infrared picture's own resolution; all of it where
    asked for.
 """
 
@@ -71,15 +72,15 @@ class _Plan:
     followed: int  # other starts that are followed up
     aside: int = 0  # answers found from beside that are followed up
     clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
-    again: bool = False  # whether the refined answer is refined once more in frames of the same size
-    finest: float = 0.0  # frames grow while the infrared picture has so many px and more a px of theirs
+    again: bool = False  # whether a refined answer is refined once more in frames of the same size
+    finest: float = 0.0  # frames grow while one of their px covers more than this squared of the infrared's
 
 
 _PLANS: dict[str, _Plan] = {
     "fast": _Plan(good_error=None, sure=0.0, followed=0, clear=0.0),
-    "auto": _Plan(good_error=0.1, sure=0.95, followed=3, aside=4, finest=1.5),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, again=True, finest=0.75),
-    "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0),  # for the calibration
+    "auto": _Plan(good_error=0.1, sure=0.95, followed=3, aside=4, again=True, finest=1.3),
+    "best": _Plan(good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, again=True, finest=0.65),
+    "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0, again=True),  # for the calibration
 }
 
 
@@ -177,7 +178,7 @@ class Finding:
     status
         "" for an answer, else why there is none: "featureless", "outside" or "diverged".
     history
-        Homography and evidence of the first look, of the second and of the end, where they were taken.
+        Homography and evidence after each kind of look that changed either, in their order.
     """
 
     homography: Tensor
@@ -303,7 +304,7 @@ class Search:
         blurred = [pair for pair in active if pair not in chosen and self._wants_fine(pair, plan)]
         self._look(blurred, FINE_SIZE, refine=True)
         if plan.again:
-            self._look([pair for pair in active if pair.best.answered], FINE_SIZE, refine=True)
+            self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
         if plan.finest:
             self._sharpen(active, plan.finest)
         return [pair.finish() for pair in pairs]
@@ -451,15 +452,17 @@ class Search:
         return [pair for pair, _ in contests]
 
     def _sharpen(self, pairs: list[_Pair], finest: float) -> None:
-        """Refine in ever larger frames, while the infrared picture has over ``finest`` px a px of theirs.
+        """Refine in ever larger frames, while a px of theirs covers over ``finest`` squared infrared px.
 
+        Pixels are counted over both directions, since a picture that was stretched in one shows no more.
         The evidence stays that of the frames for which trust was fitted.
         """
         for n in FINER_SIZES:
             chosen = [
                 pair
                 for pair in pairs
-                if max(pair.view.ir.size) > finest * n and self._confidence(pair) >= self.trust.threshold
+                if float(np.prod(pair.view.ir.size)) > (finest * n) ** 2
+                and self._confidence(pair) >= self.trust.threshold
             ]
             found = self._estimate([pair.best for pair in chosen], n, refine=True)
             for pair, finer in zip(chosen, found, strict=True):

@@ -315,6 +315,25 @@ def test_large_frames_with_a_start_take_steps_of_their_own(model: M, n: int, ste
         assert [sum(flow.reach == r * s for flow in flows) for r, s in _reaches(model)] == list(expected)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("n", "reached"), [(160, 1.0), (192, 1.5), (288, 1.5)])
+def test_flows_reach_further_in_large_frames(model: M, n: int, reached: float) -> None:
+    template, search, _ = pairs(n, 1)
+    start = square_prior(n, dtype=torch.float32)[None]
+    further = M(dataclasses.replace(model.config, overreach=1.5)).eval()
+    further.load_state_dict(model.state_dict())
+    estimate = further(template, search, initial=start, steps=(0, 0, 1))
+    (flow,) = estimate.details["flows"]
+    expected, _ = M._solve_flow(dataclasses.replace(flow, flow=reached * flow.flow), n)
+    torch.testing.assert_close(estimate.homography, compose(start, expected))
+    assert not torch.equal(estimate.homography, start)
+    further.train()
+    estimate = further(template, search, initial=start, steps=(0, 0, 1))
+    (flow,) = estimate.details["flows"]
+    expected, _ = M._solve_flow(flow, n)
+    torch.testing.assert_close(estimate.homography, compose(start, expected), msg="in training none does")
+
+
 def _reaches(model: M) -> list[tuple[int, int]]:
     return list(zip(model.config.radius, STRIDES, strict=True))
 
@@ -346,6 +365,9 @@ def test_the_default_has_about_1_2_million_parameters() -> None:
         ),
         ({"width8": 90, "heads": 5}, "width8 is 90 with 5 heads; expected a multiple of 4 and of the heads"),
         ({"heads": 5}, "width8 is 96 with 5 heads"),
+        ({"overreach": 0.0}, r"overreach is 0\.0; expected more than 0 and less than 2"),
+        ({"overreach": 2.0}, r"overreach is 2\.0; expected more than 0 and less than 2"),
+        ({"overreach": float("nan")}, "overreach is nan"),
     ],
 )
 def test_configs_that_no_network_can_have_are_refused(values: dict[str, Any], message: str) -> None:

@@ -79,6 +79,7 @@ class MConfig:
     fine_steps: tuple[int, int, int] = (1, 3, 2)  # the same from a given start in frames of n >= 192
     large_steps: tuple[int, int, int] = (1, 8, 2)  # the same in frames of n > 256
     context: tuple[int, int, int] = (0, 0, 0)  # layers of attention over the frame in the refiners
+    overreach: float = 1.0  # factor of the flows in the solves in frames of n >= 192, where they fall short
 
     def __post_init__(self) -> None:
         if min(self.width2, self.width4, self.width8, self.heads, *self.hidden) < 1:
@@ -95,6 +96,8 @@ class MConfig:
                     f"m config hidden is {self.hidden} with context {self.context}; expected a multiple of "
                     f"{CONTEXT_HEADS} channels where there is context"
                 )
+        if not 0 < self.overreach < 2:
+            raise ConfigError(f"m config overreach is {self.overreach}; expected more than 0 and less than 2")
         if self.width8 % 4 or self.width8 % self.heads:
             raise ConfigError(
                 f"m config width8 is {self.width8} with {self.heads} heads; expected a multiple of 4 and of "
@@ -407,6 +410,7 @@ class M(HomographyModel):
             details["scores"] = scores
         homography = initial.detach().float()
         prior = square_prior(n, dtype=torch.float32, device=homography.device).expand_as(homography)
+        factor = self._config.overreach if n >= FINE and not self.training else 1.0
         stages, flows = [homography], []
         information = torch.eye(8, device=homography.device).expand(len(homography), 8, 8)
         for level, module in enumerate(self.refiners):
@@ -416,7 +420,7 @@ class M(HomographyModel):
             share = None if valid is None else F.avg_pool2d(valid.to(homography.dtype), refiner.stride)
             for _ in range(steps[level]):
                 flow = refiner(infrared[level], rgb[level], homography, share)
-                delta, information = self._solve_flow(flow, n)
+                delta, information = self._solve_flow(flow, n, factor)
                 following = compose(homography, delta)
                 stages.append(following)
                 flows.append(flow)
@@ -473,10 +477,10 @@ class M(HomographyModel):
         return torch.where(sound[:, None, None], start, prior.expand_as(start))
 
     @staticmethod
-    def _solve_flow(flow: FlowStep, n: int) -> tuple[Tensor, Tensor]:
+    def _solve_flow(flow: FlowStep, n: int, factor: float = 1.0) -> tuple[Tensor, Tensor]:
         precision = torch.exp(-2 * flow.log_scale) * flow.counted.unsqueeze(-1)
         source = flow.points.expand_as(flow.flow)
-        return solve_homography(source, source + flow.flow, precision, size=n)
+        return solve_homography(source, source + factor * flow.flow, precision, size=n)
 
     @staticmethod
     def _finish(
