@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "e612827ddeee4b7458281210fdca1bb94afd959b6166bb68ce3f32472d74f661",
+            "config.json": "67e01b5e46d471f1efb0a6df639833bccdb397d4a1b90a1cc054a01d69cd003a",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "6fb312e09756d061cb4fdb92095ea4022c6b81e54fd33dc618aee1fd9d61d5de",
+            "config.json": "7f6295c87dc81a7ee6030c2209932911b7dc08bbf96f5c5866fd99235c3fa020",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "36ac0a7017c2a790d5374ffd9575c66372a4258b1121ec22abdb3963cc434b0c",
+            "config.json": "5a54812e1d37e892b28289306b2f817851cd7af9048d9f0289babc7993aaff4b",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),

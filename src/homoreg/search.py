@@ -13,8 +13,8 @@ another is worth its time:
    like; and where it is not certain, and only one of the first led there, from other starts; the most certain
    of both are followed up;
 5. a look through the answer in frames twice as large, which refines it; where there are several answers,
-   through the best few of them, which decides between them; and once more through what came of it, since a
-   refinement stops short: how far this one still goes says how far to trust it;
+   through the best few of them, which decides between them; and since a refinement stops short, further ones
+   through what came of it while they move it: how far the last one goes says how far to trust it;
 6. looks in ever larger frames, up to three quarters of the infrared picture's own resolution; all of it where
    asked for.
 """
@@ -72,15 +72,18 @@ class _Plan:
     followed: int  # other starts that are followed up
     aside: int = 0  # answers found from beside that are followed up
     clear: float = CLEAR  # confidence from which mirrored pictures are not looked at
-    again: bool = False  # whether a refined answer is refined once more in frames of the same size
+    further: int = 0  # times at most that a refined answer is refined once more in frames of the same size
+    still: float = 0.5  # px at n = 128: an answer that moved less in its last look is not
     finest: float = 0.0  # frames grow while one of their px covers more than this squared of the infrared's
 
 
 _PLANS: dict[str, _Plan] = {
     "fast": _Plan(good_error=None, sure=0.0, followed=0, clear=0.0),
-    "auto": _Plan(good_error=0.1, sure=0.95, followed=3, aside=4, again=True, finest=1.3),
-    "best": _Plan(good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, again=True, finest=0.65),
-    "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0, again=True),  # for the calibration
+    "auto": _Plan(good_error=0.1, sure=0.95, followed=3, aside=4, further=3, finest=1.3),
+    "best": _Plan(
+        good_error=0.0, sure=2.0, followed=6, aside=6, clear=2.0, further=3, still=0.1, finest=0.65
+    ),
+    "twice": _Plan(good_error=0.0, sure=0.0, followed=0, clear=2.0, further=3),  # for the calibration
 }
 
 
@@ -125,6 +128,11 @@ class _Candidate:
     def answered(self) -> bool:
         """Whether this is an answer in full frames rather than a start."""
         return self.precision > float("-inf")
+
+    @property
+    def moved(self) -> float:
+        """How far the last look went, px at n = 128; 0 where there was no look before it."""
+        return 0.0 if self.agreement is None else float(np.exp(self.agreement)) - 0.1
 
     @cached_property
     def strain(self) -> float:
@@ -303,8 +311,12 @@ class Search:
         chosen = self._choose({pair: [*aside.get(pair, ()), *others.get(pair, ())] for pair in active})
         blurred = [pair for pair in active if pair not in chosen and self._wants_fine(pair, plan)]
         self._look(blurred, FINE_SIZE, refine=True)
-        if plan.again:
-            self._look([pair for pair in active if self._wants_fine(pair, plan)], FINE_SIZE, refine=True)
+        going = [pair for pair in active if self._wants_fine(pair, plan)]
+        for _ in range(plan.further):
+            going = [pair for pair in going if pair.best.moved >= plan.still]
+            seen = {pair: pair.best for pair in going}
+            self._look(going, FINE_SIZE, refine=True)
+            going = [pair for pair in going if pair.best is not seen[pair]]
         if plan.finest:
             self._sharpen(active, plan.finest)
         return [pair.finish() for pair in pairs]
