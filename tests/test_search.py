@@ -110,7 +110,7 @@ def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
     assert list(zip(model.sizes, model.batches, strict=True)) == [(128, 1), (128, 3), *[(256, 1)] * 4]
     assert [evidence.unmirrored for _, evidence in found.history] == [1, 0, 0, 0, 0, 0]
     assert found.history[0][1].mirrored == 0
-    (first, _), (_, second), (_, third), (_, fourth), *_ = found.history
+    (first, _), (_, second), (_, third), (_, fourth), *_, (_, last) = found.history
     torch.testing.assert_close(found.history[1][0], first, atol=0, rtol=0)
     per_px = 128 / 127
     assert second.mirrored == pytest.approx(np.log(1 + 8 * per_px))
@@ -118,6 +118,7 @@ def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
     assert third.mirrored == pytest.approx(np.log(1 + median * per_px))
     median = np.hypot(6, 16)  # of those of (9, 12)
     assert fourth.mirrored == pytest.approx(np.log(1 + median * per_px))
+    assert last is found.evidence
 
 
 class Matching(Double):

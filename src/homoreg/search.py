@@ -60,6 +60,7 @@ FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CONTENDERS = 3  # answers that are compared in frames of FINE_SIZE too
+FLOOR = 0.1  # px at n = 128 that are added to how far an answer moved, for the logarithm
 CHUNK = 16  # pairs that go through the network together, of frames of SIZE
 
 
@@ -132,7 +133,7 @@ class _Candidate:
     @property
     def moved(self) -> float:
         """How far the last look went, px at n = 128; 0 where there was no look before it."""
-        return 0.0 if self.agreement is None else float(np.exp(self.agreement)) - 0.1
+        return 0.0 if self.agreement is None else float(np.exp(self.agreement)) - FLOOR
 
     @cached_property
     def strain(self) -> float:
@@ -516,7 +517,7 @@ class Search:
                 if diverged[k] or not bool(torch.isfinite(homography).all()):
                     found.append(None)
                     continue
-                agreement = float(np.log(0.1 + moved[k])) if refine and compare else None
+                agreement = float(np.log(FLOOR + moved[k])) if refine and compare else None
                 unit = float(np.log(n / SIZE))  # log of px of this frame per px at n = 128
                 spread = 0.5 * float(np.log(max(variance[k], 1e-12))) - unit
                 found.append(
