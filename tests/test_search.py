@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from homoreg.geometry import square_prior
 from homoreg.imaging.reading import read_image
@@ -107,7 +108,7 @@ def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
     shift = torch.from_numpy(similarity(1.0, 35, 36))
     model = Same(3.0, homography=shift)
     found = find(model, scene(192, 192), PROTOCOL, effort="twice")
-    assert list(zip(model.sizes, model.batches, strict=True)) == [(128, 1), (128, 3), *[(256, 1)] * 4]
+    assert list(zip(model.sizes, model.batches, strict=True)) == [(128, 1), (128, 6), *[(256, 1)] * 4]
     assert [evidence.unmirrored for _, evidence in found.history] == [1, 0, 0, 0, 0, 0]
     assert found.history[0][1].mirrored == 0
     (first, _), (_, second), (_, third), (_, fourth), *_, (_, last) = found.history
@@ -119,6 +120,39 @@ def test_the_evidence_says_how_far_mirrored_pictures_lead() -> None:
     median = np.hypot(6, 16)  # of those of (9, 12)
     assert fourth.mirrored == pytest.approx(np.log(1 + median * per_px))
     assert last is found.evidence
+
+
+@pytest.mark.parametrize(
+    ("decoys", "finer", "over"),
+    [
+        (2.0, 2.0, 0.0),
+        (1.9, 2.0, 0.1),
+        (2.1, 2.0, -0.1),
+        (1.9, 5.0, 0.1),  # frames of the same size are compared
+        (-3.0, 2.0, 0.25),
+        (9.0, 2.0, -0.25),
+        (None, 2.0, 0.25),
+    ],
+)
+def test_the_evidence_says_how_far_an_answer_exceeds_decoys(
+    decoys: float | None, finer: float, over: float
+) -> None:
+    """Precise where both pictures are shown the same way, as precise as said where they are not."""
+
+    class Knowing(Double):
+        def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+            n = template.shape[-1]
+            darkest = [adaptive_avg_pool2d(image, 2).mean(0).argmin() for image in (template, search)]
+            if darkest[0] == darkest[1]:
+                return square_prior(n), finer if n == 256 else 2.0, False
+            return square_prior(n), decoys or 0.0, decoys is None
+
+    rgb = scene(192, 192, seed=5) // 4 + 180
+    rgb[:96, :96] //= 6
+    views = PairViews(read_image(rgb[32:160, 32:160].copy(), role="rgb"), read_image(rgb, role="rgb"))
+    search = Search(Knowing(), plain(), torch.device("cpu"), lambda: None)
+    (found,) = search.run([views], [given(PROTOCOL)], "twice")
+    assert [one.over_decoys for _, one in found.history] == pytest.approx([0, over, over])
 
 
 class Matching(Double):
@@ -427,3 +461,16 @@ def test_the_second_best_field_of_view_is_looked_at_where_the_best_leaves_doubt(
         scales.append(float(found.homography[0, 0]) / 400 * 160)
     narrowest, next_one = sorted(FIELD_RATIOS)[:2]
     assert scales == pytest.approx([next_one, narrowest])
+
+
+@pytest.mark.parametrize(("threshold", "over"), [(0.5, 0.0), (0.95, 0.25)])
+def test_decoys_are_searched_as_far_as_an_answer_that_is_to_be_believed(
+    threshold: float, over: float
+) -> None:
+    # The brightest place beside the start is the best for the infrared as it is and for any decoy.
+    trust = plain(confidence_precision=0.0, confidence_offset=2.0, threshold=threshold)
+    found = find(Bright(), RAMP, similarity(1.0, 120, 80), trust)
+    assert found.homography[0, 2] == pytest.approx(120 + ASIDE[-1])
+    assert found.evidence is not None
+    assert found.evidence.over_decoys == pytest.approx(over, abs=1e-6)
+    assert found.history[1][1].over_decoys == pytest.approx(0, abs=1e-6), "one look each"

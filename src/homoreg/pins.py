@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "67e01b5e46d471f1efb0a6df639833bccdb397d4a1b90a1cc054a01d69cd003a",
+            "config.json": "29c3030a503b34f958251d0c9fda92347fd60f6cb6f59e69b27dfe3cb0a6a889",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "7f6295c87dc81a7ee6030c2209932911b7dc08bbf96f5c5866fd99235c3fa020",
+            "config.json": "332c8d255cf8c7f9f145d5c95e62c36c9149edf35742ff06707699c7854a0ef1",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "5a54812e1d37e892b28289306b2f817851cd7af9048d9f0289babc7993aaff4b",
+            "config.json": "8f0c133190b60bf90d32ee09441762e1c70f0f67f0d3f27728346de76ba53627",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),

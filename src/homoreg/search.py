@@ -8,7 +8,9 @@ another is worth its time:
 2. a first look in frames of the size that the model was trained with, and where it leaves doubt another
    through the second best field of view;
 3. where that leaves doubt, the same look at both pictures mirrored, upside down and turned: to a network they
-   are other pictures, in which right answers come back and guesses seldom do;
+   are other pictures, in which right answers come back and guesses seldom do; and at the infrared picture
+   alone shown so, a decoy that belongs nowhere: an answer hardly more precise than that of a decoy says that
+   the scene takes in strangers, as repeating texture does;
 4. where that still leaves doubt, quick looks from beside the answer, where repeating texture has its
    like; and where it is not certain, and only one of the first led there, from other starts; the most certain
    of both are followed up;
@@ -57,6 +59,7 @@ CLOSE = 0.25  # log precision by which quick answers differ that are about as go
 CLEAR = 0.98  # confidence from which neither the second best start nor mirrored pictures are looked at
 ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looked for
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
+CLEAR_OF_DECOYS = 0.25  # log precision by which an answer exceeds that of a decoy that is as good as none
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CONTENDERS = 3  # answers that are compared in frames of FINE_SIZE too
@@ -99,8 +102,9 @@ class _Candidate:
     """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
 
     Precision and spread are in px at n = 128, whatever the size of the frames. ``free`` says that nothing was
-    given to start from, ``through`` is the placement that frames of SIZE were last seen through, and ``flip``
-    how both pictures are shown: 0 as they are, else one of FLIPS.
+    given to start from, ``through`` is the placement that frames of SIZE were last seen through, ``coarse``
+    the precision there, and ``flip`` how both pictures are shown: 0 as they are, else one of FLIPS. Of a
+    decoy only the infrared is shown so, and its homography is about the infrared as shown.
     """
 
     view: PairViews
@@ -111,8 +115,11 @@ class _Candidate:
     agreement: float | None = None
     mirrored: float | None = None
     rival: float = 0.0
+    over_decoys: float = 0.0
     through: Tensor | None = None
+    coarse: float = float("-inf")
     flip: int = 0
+    decoy: bool = False
 
     def having(self, **changes: Any) -> _Candidate:
         """The same placement with something else changed; what was seen through it is not pulled again."""
@@ -131,6 +138,11 @@ class _Candidate:
         return self.precision > float("-inf")
 
     @property
+    def turned(self) -> int:
+        """How the RGB picture is shown."""
+        return 0 if self.decoy else self.flip
+
+    @property
     def moved(self) -> float:
         """How far the last look went, px at n = 128; 0 where there was no look before it."""
         return 0.0 if self.agreement is None else float(np.exp(self.agreement)) - FLOOR
@@ -145,11 +157,22 @@ class _Candidate:
         """The RGB picture seen through it and what of that is valid, for the next look and for the edges."""
         return self.view.search_and_valid(self.homography, SIZE)
 
+    def beside(self) -> list[_Candidate]:
+        """Starts around it, shown as it is."""
+        width, height = self.view.ir.size
+        moves = torch.eye(3, dtype=torch.float64).repeat(8 * len(ASIDE), 1, 1)
+        steps = [(x * r, y * r) for r in ASIDE for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+        moves[:, :2, 2] = torch.tensor(steps, dtype=torch.float64) * torch.tensor([width, height]) / SIZE
+        return [
+            _Candidate(self.view, self.free, self.homography @ move, flip=self.flip, decoy=self.decoy)
+            for move in moves
+        ]
+
     def frames(self, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Template, search frame and what of that is valid, at size n and the way they are shown."""
         search, valid = self.seen if n == SIZE else self.view.search_and_valid(self.homography, n)
-        mask = None if valid is None else _shown(valid, self.flip)
-        return _shown(self.view.template(n), self.flip), _shown(search, self.flip), mask
+        mask = None if valid is None else _shown(valid, self.turned)
+        return _shown(self.view.template(n), self.flip), _shown(search, self.turned), mask
 
     @cached_property
     def edges(self) -> tuple[float, float]:
@@ -171,6 +194,7 @@ class _Candidate:
             lead=lead,
             strain=float(np.log1p(self.strain)),
             rival=self.rival,
+            over_decoys=self.over_decoys,
         )
 
 
@@ -207,6 +231,7 @@ class _Pair:
         self.best = self.candidate(self.start)
         self.settled = False
         self.witnesses: list[_Candidate] = []
+        self.decoys: list[_Candidate] = []  # the most precise first
         self.history: list[_Candidate] = []
         self.status = ""
         if view.is_featureless:
@@ -222,28 +247,26 @@ class _Pair:
         """Placements to try where the best answer is not certain."""
         return self.guess.others(self.best.homography, self.view.ir, self.view.rgb)
 
-    def beside(self) -> list[_Candidate]:
-        """Starts around the best answer."""
-        width, height = self.view.ir.size
-        moves = torch.eye(3, dtype=torch.float64).repeat(8 * len(ASIDE), 1, 1)
-        steps = [(x * r, y * r) for r in ASIDE for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
-        moves[:, :2, 2] = torch.tensor(steps, dtype=torch.float64) * torch.tensor([width, height]) / SIZE
-        return [self.candidate(self.best.homography @ move) for move in moves]
-
     def turned_over(self) -> list[_Candidate]:
         """The start of the last look at frames of SIZE, with both pictures shown otherwise."""
         assert self.best.through is not None
         start = self.candidate(self.best.through)
         _ = start.seen  # pulled once for all of them
-        return [start.having(flip=flip) for flip in FLIPS]
+        return [start.having(flip=flip, decoy=decoy) for decoy in (False, True) for flip in FLIPS]
+
+    def take_decoys(self, found: list[_Candidate]) -> None:
+        """Add decoys."""
+        self.decoys = sorted([*self.decoys, *found], key=lambda one: -one.coarse)
 
     def weigh(self, candidate: _Candidate) -> _Candidate:
-        """Add how far the answer is from those in pictures that were shown otherwise."""
+        """Add how far the answer is from those in pictures that were shown otherwise, and from decoys."""
         others = [one for one in self.witnesses if one.flip != candidate.flip]
         if not others:
             return candidate
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
-        return candidate.having(mirrored=float(np.log(1 + np.median(distances))))
+        over = candidate.coarse - self.decoys[0].coarse if self.decoys else CLEAR_OF_DECOYS
+        over = float(np.clip(over, -CLEAR_OF_DECOYS, CLEAR_OF_DECOYS))
+        return candidate.having(mirrored=float(np.log(1 + np.median(distances))), over_decoys=over)
 
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is less certain."""
@@ -318,6 +341,7 @@ class Search:
             seen = {pair: pair.best for pair in going}
             self._look(going, FINE_SIZE, refine=True)
             going = [pair for pair in going if pair.best is not seen[pair]]
+        self._search_decoys([pair for pair in chosen if self._found_by_search(pair)], plan)
         if plan.finest:
             self._sharpen(active, plan.finest)
         return [pair.finish() for pair in pairs]
@@ -329,6 +353,10 @@ class Search:
         # Where two starts led to one place, it was found twice already.
         settled = pair.settled and pair.best.strain <= EASY_STRAIN and plan.clear <= 1
         return self._confidence(pair) < plan.clear and not settled
+
+    def _found_by_search(self, pair: _Pair) -> bool:
+        # The best of many answers exceeds one look's decoys by chance.
+        return pair.best.coarse > pair.history[0].coarse and self._confidence(pair) >= self.trust.threshold
 
     def _wants_others(self, pair: _Pair, plan: _Plan) -> bool:
         confidence = self._confidence(pair)
@@ -390,45 +418,55 @@ class Search:
             pair.note()
 
     def _mirror(self, pairs: list[_Pair]) -> None:
-        """Take the first look at both pictures shown otherwise."""
+        """Take the first look at both pictures shown otherwise, and at decoys."""
         pairs = [pair for pair in pairs if pair.best.through is not None]
         jobs = [job for pair in pairs for job in pair.turned_over()]
         answers = iter(zip(jobs, self._estimate(jobs, SIZE), strict=True))
         for pair in pairs:
             pair.witnesses = [pair.best] + [answer or job for job, answer in islice(answers, len(FLIPS))]
+            pair.take_decoys([answer for _, answer in islice(answers, len(FLIPS)) if answer is not None])
             pair.best = pair.weigh(pair.best)
             pair.note()
 
     def _look_beside(self, pairs: list[_Pair], plan: _Plan) -> dict[_Pair, list[_Candidate]]:
         """Other answers than the best that quick looks from beside it lead to, followed up."""
         pairs = [pair for pair in pairs if plan.aside and pair.best.answered]
-        starts = [pair.beside() for pair in pairs]
+        return dict(zip(pairs, self._around([pair.best for pair in pairs], plan), strict=True))
+
+    def _search_decoys(self, pairs: list[_Pair], plan: _Plan) -> None:
+        """Look beside the best decoy, too, where the answer was found so: the best of many is better."""
+        pairs = [pair for pair in pairs if pair.decoys]
+        for pair, decoys in zip(pairs, self._around([pair.decoys[0] for pair in pairs], plan), strict=True):
+            pair.take_decoys(decoys)
+            pair.best = pair.weigh(pair.best)
+            pair.note()
+
+    def _around(self, places: list[_Candidate], plan: _Plan) -> list[list[_Candidate]]:
+        """Answers that quick looks from beside others lead to, followed up."""
+        starts = [place.beside() for place in places]
         answers = iter(self._estimate([one for tried in starts for one in tried], SCOUT_SIZE, refine=True))
         leads = []
-        for pair, tried in zip(pairs, starts, strict=True):
-            apart = [pair.best]
+        for place, tried in zip(places, starts, strict=True):
+            apart = [place]
             for one in sorted(filter(None, islice(answers, len(tried))), key=lambda c: -c.precision):
                 if all(_distance(other, one) > ALIKE for other in apart):
                     apart.append(one)
             leads.append(apart[1 : plan.aside + 1])
-        return self._follow(pairs, leads)
+        return self._follow(leads)
 
     def _look_elsewhere(self, pairs: list[_Pair], plan: _Plan) -> dict[_Pair, list[_Candidate]]:
         """Answers that quick looks from other starts lead to, followed up; those in mirrored pictures too."""
         leads = [found[: plan.followed] for found in self._compare(pairs, [pair.others() for pair in pairs])]
-        found = self._follow(pairs, leads)
+        found = dict(zip(pairs, self._follow(leads), strict=True))
         for pair in pairs:
             found[pair] += [one for one in pair.witnesses if one.answered and one.flip]
         return found
 
-    def _follow(self, pairs: list[_Pair], leads: list[list[_Candidate]]) -> dict[_Pair, list[_Candidate]]:
+    def _follow(self, leads: list[list[_Candidate]]) -> list[list[_Candidate]]:
         """Look through quick answers in frames of the size that answers are compared in."""
         jobs = [one for tried in leads for one in tried]
         answers = iter(self._estimate(jobs, SIZE, refine=True, compare=False))
-        return {
-            pair: [one for one in islice(answers, len(tried)) if one is not None]
-            for pair, tried in zip(pairs, leads, strict=True)
-        }
+        return [[one for one in islice(answers, len(tried)) if one is not None] for tried in leads]
 
     def _choose(self, found: dict[_Pair, list[_Candidate]]) -> list[_Pair]:
         """Keep the best of each pair's answers, and how good the best elsewhere is beside it.
@@ -512,7 +550,7 @@ class Search:
             precisions = estimate.log_precision.cpu().double().tolist()
             diverged = estimate.diverged.cpu().tolist()
             for k, job in enumerate(part):
-                answer = _flip(job.flip, 3 * n // 2) @ homographies[k] @ _flip(job.flip, n)
+                answer = _flip(job.turned, 3 * n // 2) @ homographies[k] @ _flip(job.turned, n)
                 homography = job.view.compose(job.homography, answer, n)
                 if diverged[k] or not bool(torch.isfinite(homography).all()):
                     found.append(None)
@@ -528,6 +566,7 @@ class Search:
                         spread=spread,
                         agreement=agreement,
                         through=job.homography if n == SIZE else job.through,
+                        coarse=precisions[k] if n == SIZE else job.coarse,
                     )
                 )
         return found

@@ -58,6 +58,11 @@ class Evidence:
     rival
         Confidence of the best answer elsewhere in frames of the same size, over that of the best anywhere; 0
         where none was looked for.
+    over_decoys
+        Log precision, in frames of the size that answers are compared in, by which the answer exceeds the
+        best that the infrared picture mirrored, upside down or turned by half finds in the RGB picture as it
+        is, where it belongs nowhere; at most 0.25 either way, and 0 where none was looked for. The idea is
+        that of decoys for chance matches of spectra (Elias and Gygi, Nature Methods 4, 2007).
     """
 
     precision: float
@@ -70,6 +75,7 @@ class Evidence:
     lead: float = 0.0
     strain: float = 0.0
     rival: float = 0.0
+    over_decoys: float = 0.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
         return np.array(dataclasses.astuple(self), dtype or np.float64)
@@ -105,6 +111,7 @@ class Trust:
     confidence_lead: float = 0.5
     confidence_strain: float = 0.0
     confidence_rival: float = -1.0
+    confidence_over_decoys: float = 0.0
     error_offset: float = 1.5
     error_precision: float = -1.0
     error_spread: float = 0.0
@@ -116,6 +123,7 @@ class Trust:
     error_lead: float = -0.2
     error_strain: float = 0.0
     error_rival: float = 0.5
+    error_over_decoys: float = 0.0
     threshold: float = 0.5
 
     @classmethod

@@ -160,7 +160,7 @@ def _rows(search: Search, trials: Sequence[Trial], effort: Literal["auto", "twic
             error = min(trial.error(homography.numpy()), 100.0) if trial.truth is not None else float("inf")
             yield _Row(evidence, error, weight if last else weight * _EARLIER_WEIGHT, last)
             if not evidence.unmirrored:  # clear answers are judged without it
-                blind = dataclasses.replace(evidence, mirrored=0.0, unmirrored=1.0)
+                blind = dataclasses.replace(evidence, mirrored=0.0, unmirrored=1.0, over_decoys=0.0)
                 yield _Row(blind, error, weight * _EARLIER_WEIGHT, False)
 
 
