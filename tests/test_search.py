@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from homoreg.geometry import square_prior
 from homoreg.imaging.reading import read_image
 from homoreg.priors import FIELD_RATIOS, given
-from homoreg.search import ASIDE, Finding, Search
+from homoreg.search import ASIDE, Finding, Search, _Pair
 from homoreg.trust import Trust
 from homoreg.views import PairViews
 from tests.scenes import infrared_of, scene
@@ -191,6 +191,20 @@ def test_mirrored_pictures_in_which_nothing_is_found_count_as_far_away() -> None
     lost = _found_by(Matching(lost_in=frozenset(range(18, 22)))).evidence
     assert lost is not None
     assert lost.mirrored == pytest.approx(np.log(1 + 128))
+
+
+@pytest.mark.parametrize(("flip", "axes"), [(1, (1,)), (2, (0,)), (3, (0, 1))])
+def test_what_a_decoy_finds_is_seen_through_its_answer(flip: int, axes: tuple[int, ...]) -> None:
+    rgb = scene(192, 192, seed=5)
+    turned = np.ascontiguousarray(np.flip(rgb[20:148, 44:172], axes))
+    pair = _Pair(PairViews(read_image(turned, role="rgb"), read_image(rgb, role="rgb")), given(PROTOCOL))
+    search = Search(Matching(), plain(), torch.device("cpu"), lambda: None)
+    search._look([pair])
+    search._mirror([pair])
+    (decoy,) = (one for one in pair.decoys if one.flip == flip)
+    assert decoy.homography[:2, 2].tolist() == pytest.approx([44, 20], abs=1)
+    template, frame, _ = decoy.frames(128)
+    assert torch.corrcoef(torch.stack([template.flatten(), frame[..., 32:160, 32:160].flatten()]))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize(("precision", "place"), [(0.1, 44), (2.0, 32)])
