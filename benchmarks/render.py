@@ -182,13 +182,22 @@ def efforts(rows: Sequence[Row]) -> str:
 
 def trust(rows: Sequence[Row]) -> str:
     """Return what a model said of itself on each set, beside what came true."""
-    header = ["set (pairs)", "< 3 px", "confidence", "AUROC", "ECE", "> 10 px of the surest 80 %"]
+    header = [
+        "set (pairs)",
+        "< 3 px",
+        "confidence",
+        "AUROC",
+        "ECE",
+        "by chance",
+        "> 10 px of the surest 80 %",
+    ]
     header += ["surest share with 3 % > 10 px", "reliable", "of these > 10 px", "mismatched refused"]
+    measures = ("auroc", "ece", "ece_by_chance")
     shares = ("far_at_80", "coverage", "accepted", "accepted_far", "refused")
     lines = []
     for row in rows:
         cells = [f"{row['set']} ({row['n']})", percent(row["right"]), percent(row["confidence"])]
-        cells += [f"{float(row[key]):.3f}" if row[key] != "nan" else "–" for key in ("auroc", "ece")]
+        cells += [f"{float(row[key]):.3f}" if row[key] != "nan" else "–" for key in measures]
         lines.append(cells + [percent(row[key]) for key in shares])
     return markdown(header, lines, 1)
 

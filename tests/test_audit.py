@@ -114,6 +114,7 @@ def test_the_figures_of_a_known_case() -> None:
     assert row["accepted_far"] == pytest.approx(1 / 3)
     assert row["refused"] == pytest.approx(0.75)
     assert row["ece"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.2 + 0.1) / 5)
+    assert row["ece_by_chance"] == pytest.approx(2 * (0.09 + 0.16 + 0.21 + 0.16 + 0.09) / 5)
 
 
 def test_nothing_accepted_is_not_far_off() -> None:

@@ -19,6 +19,7 @@ from homoreg.metrics import (
     Summary,
     auc,
     auroc,
+    chance_calibration_error,
     corner_error,
     expected_calibration_error,
     reliability_diagram,
@@ -327,6 +328,26 @@ def test_calibration_error_equals_its_definition(pairs: list[tuple[float, bool]]
     assert expected_calibration_error(confidence, correct, bins) == pytest.approx(expected, abs=1e-9)
 
 
+def test_exact_confidences_have_a_calibration_error_by_chance() -> None:
+    assert chance_calibration_error([0.5]) == pytest.approx(0.5)  # the one result is 0 or 1
+    assert chance_calibration_error([0.5, 0.5]) == pytest.approx(0.25)  # none, one or both of two
+    assert chance_calibration_error([0.5, 0.2], bins=2) == pytest.approx((0.5 + 2 * 0.2 * 0.8) / 2)
+    assert chance_calibration_error([0.0, 1.0, 1.0]) == 0
+
+
+def test_the_error_by_chance_is_the_mean_of_the_calibration_error() -> None:
+    generator = np.random.default_rng(0)
+    confidence = generator.random(60)
+    drawn = [expected_calibration_error(confidence, generator.random(60) < confidence) for _ in range(2000)]
+    spread = np.std(drawn) / len(drawn) ** 0.5
+    assert chance_calibration_error(confidence) == pytest.approx(np.mean(drawn), abs=4 * spread)
+
+
+def test_the_error_by_chance_of_many_results_is_that_of_a_normal_distribution() -> None:
+    few, many = (chance_calibration_error(np.full(count, 0.5)) for count in (1500, 6000))
+    assert many == pytest.approx(few / 2, rel=1e-3)  # falls with the root of their number
+
+
 def test_the_reliability_diagram_of_two_bins() -> None:
     diagram = reliability_diagram([0.2, 0.4, 0.5, 1.0, 0.9], [False, True, True, True, False], bins=2)
     assert diagram.count.tolist() == [2, 3]
@@ -402,6 +423,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: expected_calibration_error([], []), "confidence is empty"),
     (lambda: expected_calibration_error([1.5], [True]), r"confidence\[0\] is 1.5.* between 0 and 1"),
     (lambda: expected_calibration_error([0.5], [True], bins=0), "bins is 0; give at least 1"),
+    (lambda: chance_calibration_error([]), "confidence is empty"),
+    (lambda: chance_calibration_error([0.5], bins=0), "bins is 0; give at least 1"),
     (lambda: risk_coverage([0.5], [1.0, 2.0], 3), "errors has 2 entries beside 1 scores"),
     (lambda: risk_coverage([-0.1], [1.0], 3), r"confidence\[0\] is -0.1"),
     (lambda: risk_coverage([0.1], [1.0], 0), "threshold is 0"),

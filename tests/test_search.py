@@ -153,6 +153,8 @@ def test_the_evidence_says_how_far_an_answer_exceeds_decoys(
     search = Search(Knowing(), plain(), torch.device("cpu"), lambda: None)
     (found,) = search.run([views], [given(PROTOCOL)], "twice")
     assert [one.over_decoys for _, one in found.history] == pytest.approx([0, over, over])
+    beats = np.tanh((over - 0.05) / 0.05)
+    assert [one.beats_decoys for _, one in found.history] == pytest.approx([0, beats, beats])
 
 
 class Matching(Double):

@@ -116,7 +116,7 @@ def test_values_left_out_take_their_defaults() -> None:
 
 
 def test_an_unknown_key_is_named() -> None:
-    expected = "unknown calibration key 'slope'; known keys: confidence_agreement, confidence_height, "
+    expected = "unknown calibration key 'slope'; known keys: confidence_agreement, confidence_beats_decoys, "
     with pytest.raises(ConfigError, match=expected):
         Trust.from_dict({"threshold": 0.5, "slope": 1.0})
 

@@ -20,7 +20,13 @@ from homoreg.errors import InputError, MissingPackageError
 from homoreg.evaluation import Evaluation
 from homoreg.files import atomic_write_bytes
 from homoreg.geometry import square_prior
-from homoreg.metrics import auroc, expected_calibration_error, reliability_diagram, risk_coverage
+from homoreg.metrics import (
+    auroc,
+    chance_calibration_error,
+    expected_calibration_error,
+    reliability_diagram,
+    risk_coverage,
+)
 from homoreg.synthesis.dataset import FrozenPair, SkyDataSet
 
 __all__ = ["MISMATCHES", "Audit", "audit", "format_audits", "plot_audits"]
@@ -77,11 +83,12 @@ class Audit:
     def row(self) -> dict[str, str | int | float]:
         """Flat record.
 
-        ``auroc`` and ``ece`` are about errors under 3 px. ``aurc`` and ``far_at_80`` are about errors of
-        10 px and more: the share among the most confident 80 %; ``coverage`` is the largest share of the
-        most confident among which at most 3 % are. ``accepted`` is the share called reliable and
-        ``accepted_far`` that of it which is off by 10 px or more; ``refused`` is the share of the pairs that
-        do not belong together, NaN without such.
+        ``auroc`` and ``ece`` are about errors under 3 px; ``ece_by_chance`` is what the latter comes to in
+        the mean where confidences are exact, see :func:`homoreg.metrics.chance_calibration_error`. ``aurc``
+        and ``far_at_80`` are about errors of 10 px and more: the share among the most confident 80 %;
+        ``coverage`` is the largest share of the most confident among which at most 3 % are. ``accepted`` is
+        the share called reliable and ``accepted_far`` that of it which is off by 10 px or more; ``refused``
+        is the share of the pairs that do not belong together, NaN without such.
         """
         right = self.errors < RIGHT
         curve = risk_coverage(self.confidence, self.errors, FAR)
@@ -95,6 +102,7 @@ class Audit:
             "confidence": float(self.confidence.mean()),
             "auroc": auroc(self.confidence, right),
             "ece": expected_calibration_error(self.confidence, right),
+            "ece_by_chance": chance_calibration_error(self.confidence),
             "aurc": curve.area,
             "far_at_80": curve.risk_at(0.8),
             "coverage": curve.coverage_at(0.03),
@@ -184,6 +192,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("confidence", "conf", ".0%"),
     ("auroc", "AUROC", ".3f"),
     ("ece", "ECE", ".3f"),
+    ("ece_by_chance", "by chance", ".3f"),
     ("aurc", "AURC", ".3f"),
     ("far_at_80", ">=10px@80%", ".1%"),
     ("coverage", "cov@3%", ".0%"),

@@ -34,6 +34,7 @@ __all__ = [
     "Summary",
     "auc",
     "auroc",
+    "chance_calibration_error",
     "corner_error",
     "expected_calibration_error",
     "reliability_diagram",
@@ -47,6 +48,8 @@ Floats: TypeAlias = NDArray[np.float64]
 # A homogeneous weight this small against the terms it is summed from is rounding noise: the point is at
 # infinity.
 _AT_INFINITY = 1e-12
+
+_NORMAL = 400.0  # variance of a number of successes from which its distribution is taken as normal
 
 
 @torch.no_grad()
@@ -350,9 +353,7 @@ def reliability_diagram(
     """
     values = _confidence(confidence)
     right = _booleans(correct, values.size)
-    if bins < 1:
-        raise InputError(f"bins is {bins}; give at least 1")
-    index = np.minimum((values * bins).astype(np.int64), bins - 1)
+    index = _bins(values, bins)
     count = np.bincount(index, minlength=bins)
     filled = np.where(count > 0, count, np.nan)
     stated = np.bincount(index, weights=values, minlength=bins) / filled
@@ -387,6 +388,54 @@ def expected_calibration_error(
         If the input is empty, the lengths differ, a confidence lies outside [0, 1] or ``bins`` is below 1.
     """
     return reliability_diagram(confidence, correct, bins).expected_error
+
+
+def chance_calibration_error(confidence: ArrayLike | Tensor, bins: int = 10) -> float:
+    """Mean of :func:`expected_calibration_error` where every confidence is the exact probability.
+
+    Of finitely many results a share is never quite what was stated, so that the error of perfect confidences
+    is not 0, and the less so the fewer results there are (Roelofs et al., AISTATS 2022). What is measured
+    can only be judged beside it: ``sum_b 1 / N * E | sum of confidences in B_b - number correct in B_b |``,
+    the number being a sum of independent trials with the confidences as probabilities.
+
+    Parameters
+    ----------
+    confidence
+        (N,) probabilities, N >= 1.
+    bins
+        Number of bins, at least 1.
+
+    Returns
+    -------
+    float
+        0 (all confidences are 0 or 1) to 0.5.
+
+    Raises
+    ------
+    InputError
+        If the input is empty, a confidence lies outside [0, 1] or ``bins`` is below 1.
+    """
+    values = _confidence(confidence)
+    index = _bins(values, bins)
+    return sum(_mean_deviation(values[index == k]) for k in range(bins)) / values.size
+
+
+def _bins(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    """Which of the bins of equal width on [0, 1] each confidence lies in."""
+    if bins < 1:
+        raise InputError(f"bins is {bins}; give at least 1")
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def _mean_deviation(probability: Floats) -> float:
+    """Mean absolute deviation of the number of successes of independent trials from its expectation."""
+    variance = float((probability * (1 - probability)).sum())
+    if variance > _NORMAL:
+        return math.sqrt(2 * variance / math.pi)
+    chances = np.ones(1)  # of 0, 1, ... successes
+    for p in probability:
+        chances = np.append(chances * (1 - p), 0.0) + np.append(0.0, chances * p)
+    return float(chances @ np.abs(np.arange(chances.size) - probability.sum()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "29c3030a503b34f958251d0c9fda92347fd60f6cb6f59e69b27dfe3cb0a6a889",
+            "config.json": "822e39561a87ecfbecd4a9507b91415ed2c9248517af208976d9f7becfc49176",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "332c8d255cf8c7f9f145d5c95e62c36c9149edf35742ff06707699c7854a0ef1",
+            "config.json": "dcae8f21352566fad5adec016fa37cc122739ecc483f6abce6bf08a31358d0bd",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "8f0c133190b60bf90d32ee09441762e1c70f0f67f0d3f27728346de76ba53627",
+            "config.json": "9ca2068779235c1d3b5ebd807e5959da5d8782cc5625f139e2267f69566894b1",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),

@@ -60,6 +60,7 @@ CLEAR = 0.98  # confidence from which neither the second best start nor mirrored
 ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looked for
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 CLEAR_OF_DECOYS = 0.25  # log precision by which an answer exceeds that of a decoy that is as good as none
+BEATEN = 0.05  # log precision by which an answer has to exceed that of a decoy to be told from chance
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CONTENDERS = 3  # answers that are compared in frames of FINE_SIZE too
@@ -116,6 +117,7 @@ class _Candidate:
     mirrored: float | None = None
     rival: float = 0.0
     over_decoys: float = 0.0
+    beats_decoys: float = 0.0
     through: Tensor | None = None
     coarse: float = float("-inf")
     flip: int = 0
@@ -195,6 +197,7 @@ class _Candidate:
             strain=float(np.log1p(self.strain)),
             rival=self.rival,
             over_decoys=self.over_decoys,
+            beats_decoys=self.beats_decoys,
         )
 
 
@@ -266,7 +269,11 @@ class _Pair:
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
         over = candidate.coarse - self.decoys[0].coarse if self.decoys else CLEAR_OF_DECOYS
         over = float(np.clip(over, -CLEAR_OF_DECOYS, CLEAR_OF_DECOYS))
-        return candidate.having(mirrored=float(np.log(1 + np.median(distances))), over_decoys=over)
+        return candidate.having(
+            mirrored=float(np.log(1 + np.median(distances))),
+            over_decoys=over,
+            beats_decoys=float(np.tanh(over / BEATEN - 1)),
+        )
 
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is less certain."""

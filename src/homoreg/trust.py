@@ -63,6 +63,9 @@ class Evidence:
         best that the infrared picture mirrored, upside down or turned by half finds in the RGB picture as it
         is, where it belongs nowhere; at most 0.25 either way, and 0 where none was looked for. The idea is
         that of decoys for chance matches of spectra (Elias and Gygi, Nature Methods 4, 2007).
+    beats_decoys
+        ``tanh((over_decoys - 0.05) / 0.05)``, a soft step between what strangers reach and what right answers
+        do; 0 where no decoy was looked for.
     """
 
     precision: float
@@ -76,6 +79,7 @@ class Evidence:
     strain: float = 0.0
     rival: float = 0.0
     over_decoys: float = 0.0
+    beats_decoys: float = 0.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
         return np.array(dataclasses.astuple(self), dtype or np.float64)
@@ -112,6 +116,7 @@ class Trust:
     confidence_strain: float = 0.0
     confidence_rival: float = -1.0
     confidence_over_decoys: float = 0.0
+    confidence_beats_decoys: float = 0.0
     error_offset: float = 1.5
     error_precision: float = -1.0
     error_spread: float = 0.0
@@ -124,6 +129,7 @@ class Trust:
     error_strain: float = 0.0
     error_rival: float = 0.5
     error_over_decoys: float = 0.0
+    error_beats_decoys: float = 0.0
     threshold: float = 0.5
 
     @classmethod

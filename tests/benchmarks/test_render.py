@@ -63,8 +63,9 @@ def write_more(root: Path) -> None:
         "efforts": "effort,set,n,mean,median,q75,max,under_1,under_3,ms\n"
         "fast,park,3,2.5,2.25,3,9.75,0,0.5,100\nfast,city,2,1,1,1,1,1,1,110\n"
         "auto,park,3,1.5,1.25,2,8.75,0.5,0.75,400\nauto,city,2,1,1,1,1,1,1,420\n",
-        "trust": "set,n,right,confidence,auroc,ece,aurc,far_at_80,coverage,accepted,accepted_far,refused\n"
-        "park,3,0.5,0.625,0.9375,0.0625,0.1,0.25,0.875,0.75,nan,1\n",
+        "trust": "set,n,right,confidence,auroc,ece,ece_by_chance,aurc,far_at_80,coverage,"
+        "accepted,accepted_far,refused\n"
+        "park,3,0.5,0.625,0.9375,0.0625,0.03125,0.1,0.25,0.875,0.75,nan,1\n",
         "end_to_end": "set,case,error_128,error_ir_px,confidence,reliable,seconds\n"
         "roofs,a,1.5,3,0.9,True,0.4\nroofs,b,12.5,25,0.75,True,0.4\nroofs,c,2.5,5,0.25,False,1.4\n"
         "samples,ice,0.5,2.5,0.9,True,0.4\n",
@@ -231,7 +232,7 @@ def test_efforts_trust_and_whole_pictures(root: Path) -> None:
     page = (root / "docs" / "evaluation.md").read_text()
     assert "| fast | 2.50 / 2.25 / 50 % / 9.8 | 1.00 / 1.00 / 100 % / 1.0 | 105 |" in page
     assert "| auto | 1.50 / 1.25 / 75 % / 8.8 | 1.00 / 1.00 / 100 % / 1.0 | 410 |" in page
-    line = "| park (3) | 50.0 % | 62.5 % | 0.938 | 0.062 | 25.0 % | 87.5 % | 75.0 % | – | 100.0 % |"
+    line = "| park (3) | 50.0 % | 62.5 % | 0.938 | 0.062 | 0.031 | 25.0 % | 87.5 % | 75.0 % | – | 100.0 % |"
     assert line in page
     assert "| roofs (3) | 2.50 | 66.7 % | 2 | 1 | 14.00 |" in page
     assert "| ice (1) | 0.50 | 100.0 % | 1 | 0 | 2.50 |" in page

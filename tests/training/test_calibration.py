@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,13 @@ from homoreg.errors import DataError, InputError
 from homoreg.models import save_weights
 from homoreg.models.storage import read_config
 from homoreg.registrar import Registrar
-from homoreg.training import Source, calibrate
-from homoreg.training.calibration import _choose_threshold
-from homoreg.trust import Trust
+from homoreg.search import Search
+from homoreg.synthesis.sources import ImageBank
+from homoreg.training import Source, calibrate, calibration
+from homoreg.training.calibration import _choose_threshold, _collect, _Row
+from homoreg.training.sources import split_sources
+from homoreg.training.trials import Trial
+from homoreg.trust import Evidence, Trust
 from tests.models.contract import tiny
 from tests.scenes import write_pairs
 
@@ -49,6 +55,23 @@ def test_the_same_weights_and_pictures_give_the_same_calibration(folder: Path) -
     assert first.threshold == 0.6
     assert again.threshold == 0.7
     assert {**first.as_dict(), "threshold": 0} == {**again.as_dict(), "threshold": 0}
+
+
+def test_of_the_trials_that_do_not_take_all_looks_only_strangers_are_fitted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(search: Search, trials: Sequence[Trial], effort: str) -> Iterator[_Row]:
+        for one in trials:
+            yield _Row(
+                Evidence(float(effort == "auto")), 1.0 if one.truth is not None else math.inf, 1.0, True
+            )
+
+    monkeypatch.setattr(calibration, "_rows", rows)
+    _, _, held = split_sources([Source(folder.parent / "pairs")], 0.5)
+    found = _collect(Registrar.from_pretrained(folder), ImageBank(held), 64, None)
+    counts = Counter((row.evidence.precision, math.isinf(row.error)) for row in found)
+    # Of 4 batches of the protocol, one of whole pictures and 2 of strangers, every other one takes all looks.
+    assert counts == {(1, False): 16 + 16 + 16, (1, True): 16, (0, True): 16}
 
 
 def test_nothing_held_back_cannot_be_fitted(folder: Path) -> None:

@@ -34,7 +34,7 @@ _SEED, _BATCH = 40_009, 16
 _SHARES = {"protocol": 1.0, "whole": 0.25, "mismatched": 0.5}  # pairs of each kind, of the samples asked for
 _MISMATCHED_WEIGHT = 0.3  # of a pair that has no answer, beside one that has
 _EARLIER_WEIGHT = 0.5  # of an answer that was looked at again, beside the last
-_OTHERS = 5  # every so many batches go through other starts where they are uncertain
+_OTHERS = 2  # every so many batches take all looks of a user's call
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _FAR, _MOST_FAR, _MOST_ACCEPTED = 10.0, 0.005, 0.01
 
@@ -62,8 +62,7 @@ def calibrate(
 
     Pairs are drawn from the images that training holds back (see :mod:`homoreg.training.trials`): frames of
     the seed protocol, whole pictures without a prior, and pictures that do not belong together. They take
-    the looks that a user's call takes with the calibration there is; the evidence after each look is what
-    the new one is fitted on.
+    the looks that a user's call takes; the evidence after each look is what the calibration is fitted on.
 
     Parameters
     ----------
@@ -117,7 +116,7 @@ def calibrate(
 
 
 def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None) -> list[_Row]:
-    """Rows of all trials: those of one trial follow one another, the last of them is marked."""
+    """Rows that are fitted: those of one trial follow one another, the last of them is marked."""
     batches = [
         (kind, first, min(_BATCH, round(samples * share) - first))
         for kind, share in _SHARES.items()
@@ -125,16 +124,19 @@ def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Prog
     ]
     drawn = {kind: draw_trials(bank, kind, round(samples * share), _SEED) for kind, share in _SHARES.items()}
     trials = [list(islice(drawn[kind], count)) for kind, _, count in batches]
-    # Other starts cost several times as much as all other looks: a share of the batches must do. Which of
-    # their trials are uncertain, a first fit to the rest says, so that nothing depends on an earlier one.
-    rows: list[_Row] = []
-    done, total = 0, sum(map(len, trials))
-    stages: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
+    # Half of the batches, among them the frames of the protocol that are shown as they are, take all looks of
+    # a user's call. Which of their trials are uncertain, a first fit to the other half says, so that nothing
+    # depends on an earlier calibration. Of that half only the strangers are fitted: its other trials are
+    # harder than users' pictures, and with them the confidence is too low (see the research log).
+    halves: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
         ([one for k, one in enumerate(trials) if k % _OTHERS], "twice"),
         (trials[::_OTHERS], "auto"),
     )
-    for chosen, effort in stages:
+    rows: list[_Row] = []
+    done, total = 0, sum(map(len, trials))
+    for chosen, effort in halves:
         search = Search(registrar.model, _fit(rows), registrar.device, registrar.find_starter)
+        rows = [row for row in rows if np.isinf(row.error)]
         for batch in chosen:
             rows += _rows(search, batch, effort)
             done += len(batch)
@@ -160,7 +162,9 @@ def _rows(search: Search, trials: Sequence[Trial], effort: Literal["auto", "twic
             error = min(trial.error(homography.numpy()), 100.0) if trial.truth is not None else float("inf")
             yield _Row(evidence, error, weight if last else weight * _EARLIER_WEIGHT, last)
             if not evidence.unmirrored:  # clear answers are judged without it
-                blind = dataclasses.replace(evidence, mirrored=0.0, unmirrored=1.0, over_decoys=0.0)
+                blind = dataclasses.replace(
+                    evidence, mirrored=0.0, unmirrored=1.0, over_decoys=0.0, beats_decoys=0.0
+                )
                 yield _Row(blind, error, weight * _EARLIER_WEIGHT, False)
 
 
