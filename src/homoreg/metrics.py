@@ -49,7 +49,7 @@ Floats: TypeAlias = NDArray[np.float64]
 # infinity.
 _AT_INFINITY = 1e-12
 
-_NORMAL = 400.0  # variance of a number of successes from which its distribution is taken as normal
+_NORMAL_FROM = 400.0  # variance of a number of successes from which its distribution is taken as normal
 
 
 @torch.no_grad()
@@ -394,8 +394,8 @@ def chance_calibration_error(confidence: ArrayLike | Tensor, bins: int = 10) -> 
     """Mean of :func:`expected_calibration_error` where every confidence is the exact probability.
 
     Of finitely many results a share is never quite what was stated, so that the error of perfect confidences
-    is not 0, and the less so the fewer results there are (Roelofs et al., AISTATS 2022). What is measured
-    can only be judged beside it: ``sum_b 1 / N * E | sum of confidences in B_b - number correct in B_b |``,
+    is above 0, the more so the fewer results there are (Roelofs et al., AISTATS 2022). What is measured can
+    only be judged beside it: ``sum_b 1 / N * E | sum of confidences in B_b - number correct in B_b |``,
     the number being a sum of independent trials with the confidences as probabilities.
 
     Parameters
@@ -430,11 +430,11 @@ def _bins(confidence: Floats, bins: int) -> NDArray[np.int64]:
 def _mean_deviation(probability: Floats) -> float:
     """Mean absolute deviation of the number of successes of independent trials from its expectation."""
     variance = float((probability * (1 - probability)).sum())
-    if variance > _NORMAL:
+    if variance > _NORMAL_FROM:
         return math.sqrt(2 * variance / math.pi)
     chances = np.ones(1)  # of 0, 1, ... successes
     for p in probability:
-        chances = np.append(chances * (1 - p), 0.0) + np.append(0.0, chances * p)
+        chances = np.convolve(chances, [1 - p, p])
     return float(chances @ np.abs(np.arange(chances.size) - probability.sum()))
 
 

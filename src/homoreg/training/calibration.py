@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from homoreg.registrar import Registrar
 from homoreg.search import Search
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.sources import Source, split_sources
-from homoreg.training.trials import Trial, draw_trials
+from homoreg.training.trials import Trial, draw_trials, is_plain
 from homoreg.trust import FEWEST, Evidence, Trust, fit_trust
 from homoreg.views import PairViews
 
@@ -34,7 +35,6 @@ _SEED, _BATCH = 40_009, 16
 _SHARES = {"protocol": 1.0, "whole": 0.25, "mismatched": 0.5}  # pairs of each kind, of the samples asked for
 _MISMATCHED_WEIGHT = 0.3  # of a pair that has no answer, beside one that has
 _EARLIER_WEIGHT = 0.5  # of an answer that was looked at again, beside the last
-_OTHERS = 2  # every so many batches take all looks of a user's call
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _FAR, _MOST_FAR, _MOST_ACCEPTED = 10.0, 0.005, 0.01
 
@@ -61,8 +61,10 @@ def calibrate(
     """Fit the calibration of the weights in a folder and write it into their config.
 
     Pairs are drawn from the images that training holds back (see :mod:`homoreg.training.trials`): frames of
-    the seed protocol, whole pictures without a prior, and pictures that do not belong together. They take
-    the looks that a user's call takes; the evidence after each look is what the calibration is fitted on.
+    the seed protocol, whole pictures without a prior, and pictures that do not belong together. Half of them,
+    those that are shown as they are, take the looks that a user's call takes; the evidence after each look is
+    what the calibration is fitted on. The others, which look harder than users' pictures, take fewer looks:
+    they serve a first fit, and those of them that do not belong together count in the last one, too.
 
     Parameters
     ----------
@@ -117,26 +119,25 @@ def calibrate(
 
 def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None) -> list[_Row]:
     """Rows that are fitted: those of one trial follow one another, the last of them is marked."""
-    batches = [
-        (kind, first, min(_BATCH, round(samples * share) - first))
-        for kind, share in _SHARES.items()
-        for first in range(0, round(samples * share), _BATCH)
-    ]
-    drawn = {kind: draw_trials(bank, kind, round(samples * share), _SEED) for kind, share in _SHARES.items()}
-    trials = [list(islice(drawn[kind], count)) for kind, _, count in batches]
-    # Half of the batches, among them the frames of the protocol that are shown as they are, take all looks of
-    # a user's call. Which of their trials are uncertain, a first fit to the other half says, so that nothing
-    # depends on an earlier calibration. Of that half only the strangers are fitted: its other trials are
-    # harder than users' pictures, and with them the confidence is too low (see the research log).
-    halves: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
-        ([one for k, one in enumerate(trials) if k % _OTHERS], "twice"),
-        (trials[::_OTHERS], "auto"),
-    )
+    harder: list[list[Trial]] = []
+    plain: list[list[Trial]] = []
+    for kind, share in _SHARES.items():
+        count = round(samples * share)
+        drawn = draw_trials(bank, kind, count, _SEED)
+        for number in range(math.ceil(count / _BATCH)):
+            (plain if is_plain(number) else harder).append(list(islice(drawn, _BATCH)))
+    # Pictures as they are take all looks of a user's call. Which of these trials are uncertain, a first fit
+    # to the others says, so that nothing depends on an earlier calibration. Of the others only the strangers
+    # are fitted in the end: with the rest the confidence is too low for users' pictures (see the log).
     rows: list[_Row] = []
-    done, total = 0, sum(map(len, trials))
+    done, total = 0, sum(map(len, harder)) + sum(map(len, plain))
+    halves: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
+        (harder, "twice"),
+        (plain, "auto"),
+    )
     for chosen, effort in halves:
         search = Search(registrar.model, _fit(rows), registrar.device, registrar.find_starter)
-        rows = [row for row in rows if np.isinf(row.error)]
+        rows = [dataclasses.replace(row, last=False) for row in rows if np.isinf(row.error)]
         for batch in chosen:
             rows += _rows(search, batch, effort)
             done += len(batch)

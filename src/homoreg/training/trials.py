@@ -32,7 +32,7 @@ from homoreg.synthesis.random import Draw, mix_seed
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.validation import HELD_OUT_APPEARANCE
 
-__all__ = ["KINDS", "MISMATCHES", "Trial", "draw_trials"]
+__all__ = ["KINDS", "MISMATCHES", "Trial", "draw_trials", "is_plain"]
 
 Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -86,6 +86,11 @@ class Trial:
         wanted, found = (_map(matrix, corners) for matrix in (self.truth, homography))
         side = np.linalg.norm(np.roll(wanted, -1, axis=0) - wanted, axis=1).mean()
         return float(np.linalg.norm(found - wanted, axis=1).mean() * (_SIZE - 1) / side)
+
+
+def is_plain(number: int) -> bool:
+    """Whether the trials of a batch, counted from 0 within their kind, are shown as they are."""
+    return _LOOKS[number % len(_LOOKS)][1] is None
 
 
 def _map(homography: Matrix, points: Matrix) -> Matrix:
