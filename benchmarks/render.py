@@ -182,16 +182,9 @@ def efforts(rows: Sequence[Row]) -> str:
 
 def trust(rows: Sequence[Row]) -> str:
     """Return what a model said of itself on each set, beside what came true."""
-    header = [
-        "set (pairs)",
-        "< 3 px",
-        "confidence",
-        "AUROC",
-        "ECE",
-        "by chance",
-        "> 10 px of the surest 80 %",
-    ]
-    header += ["surest share with 3 % > 10 px", "reliable", "of these > 10 px", "mismatched refused"]
+    header = ["set (pairs)", "< 3 px", "confidence", "AUROC", "ECE", "by chance"]
+    header += ["> 10 px of the surest 80 %", "surest share with 3 % > 10 px"]
+    header += ["reliable", "of these > 10 px", "mismatched refused"]
     measures = ("auroc", "ece", "ece_by_chance")
     shares = ("far_at_80", "coverage", "accepted", "accepted_far", "refused")
     lines = []

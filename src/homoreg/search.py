@@ -117,7 +117,6 @@ class _Candidate:
     mirrored: float | None = None
     rival: float = 0.0
     over_decoys: float = 0.0
-    beats_decoys: float = 0.0
     through: Tensor | None = None
     coarse: float = float("-inf")
     flip: int = 0
@@ -197,7 +196,7 @@ class _Candidate:
             strain=float(np.log1p(self.strain)),
             rival=self.rival,
             over_decoys=self.over_decoys,
-            beats_decoys=self.beats_decoys,
+            beats_decoys=0.0 if self.mirrored is None else float(np.tanh(self.over_decoys / BEATEN - 1)),
         )
 
 
@@ -269,11 +268,7 @@ class _Pair:
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
         over = candidate.coarse - self.decoys[0].coarse if self.decoys else CLEAR_OF_DECOYS
         over = float(np.clip(over, -CLEAR_OF_DECOYS, CLEAR_OF_DECOYS))
-        return candidate.having(
-            mirrored=float(np.log(1 + np.median(distances))),
-            over_decoys=over,
-            beats_decoys=float(np.tanh(over / BEATEN - 1)),
-        )
+        return candidate.having(mirrored=float(np.log(1 + np.median(distances))), over_decoys=over)
 
     def keep(self, candidate: _Candidate | None) -> None:
         """Take a further look's answer, unless it is less certain."""

@@ -22,7 +22,7 @@ from homoreg.registrar import Registrar
 from homoreg.search import Search
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.sources import Source, split_sources
-from homoreg.training.trials import Trial, draw_trials, is_plain
+from homoreg.training.trials import BATCH, Trial, draw_trials, is_plain
 from homoreg.trust import FEWEST, Evidence, Trust, fit_trust
 from homoreg.views import PairViews
 
@@ -31,7 +31,7 @@ __all__ = ["Progress", "calibrate"]
 Progress = Callable[[int, int], None]
 """Called with the number of pairs done and that of all pairs."""
 
-_SEED, _BATCH = 40_009, 16
+_SEED = 40_009
 _SHARES = {"protocol": 1.0, "whole": 0.25, "mismatched": 0.5}  # pairs of each kind, of the samples asked for
 _MISMATCHED_WEIGHT = 0.3  # of a pair that has no answer, beside one that has
 _EARLIER_WEIGHT = 0.5  # of an answer that was looked at again, beside the last
@@ -124,8 +124,8 @@ def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Prog
     for kind, share in _SHARES.items():
         count = round(samples * share)
         drawn = draw_trials(bank, kind, count, _SEED)
-        for number in range(math.ceil(count / _BATCH)):
-            (plain if is_plain(number) else harder).append(list(islice(drawn, _BATCH)))
+        for number in range(math.ceil(count / BATCH)):
+            (plain if is_plain(number) else harder).append(list(islice(drawn, BATCH)))
     # Pictures as they are take all looks of a user's call. Which of these trials are uncertain, a first fit
     # to the others says, so that nothing depends on an earlier calibration. Of the others only the strangers
     # are fitted in the end: with the rest the confidence is too low for users' pictures (see the log).

@@ -32,7 +32,7 @@ from homoreg.synthesis.random import Draw, mix_seed
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.validation import HELD_OUT_APPEARANCE
 
-__all__ = ["KINDS", "MISMATCHES", "Trial", "draw_trials", "is_plain"]
+__all__ = ["BATCH", "KINDS", "MISMATCHES", "Trial", "draw_trials", "is_plain"]
 
 Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -40,7 +40,9 @@ Matrix = NDArray[np.float64]
 KINDS = ("protocol", "whole", "mismatched")
 MISMATCHES = ("partner", "upside-down", "noise")  # in the order in which they take turns, partners twice
 
-_SIZE, _BATCH = 128, 16
+BATCH = 16  # trials that are drawn together, and look alike
+
+_SIZE = 128
 _RGB_SIZE, _IR_SIZE = (384, 288), (160, 128)  # of the pictures of whole pairs: width, height
 _PLAIN = GeometryConfig(crop_min=0.6)
 _HARD = GeometryConfig(wide=0.1, tilt=10.0, overhang=0.1)
@@ -118,8 +120,8 @@ def draw_trials(bank: ImageBank, kind: str, count: int, seed: int) -> Iterator[T
         ``count`` of them.
     """
     draw_batch = {"protocol": _protocol, "whole": _whole, "mismatched": _mismatched}[kind]
-    for number, first in enumerate(range(0, count, _BATCH)):
-        batch = min(_BATCH, count - first)
+    for number, first in enumerate(range(0, count, BATCH)):
+        batch = min(BATCH, count - first)
         yield from draw_batch(bank, batch, mix_seed(seed, KINDS.index(kind), number), number)
 
 
