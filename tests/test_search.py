@@ -202,8 +202,9 @@ def test_what_a_decoy_finds_is_seen_through_its_answer(flip: int, axes: tuple[in
     pair = _Pair(PairViews(read_image(turned, role="rgb"), read_image(rgb, role="rgb")), given(PROTOCOL))
     search = Search(Matching(), plain(), torch.device("cpu"), lambda: None)
     search._look([pair])
-    search._mirror([pair])
-    (decoy,) = (one for one in pair.decoys if one.flip == flip)
+    (start,) = (one for one in pair.turned_over() if one.decoy and one.flip == flip)
+    (decoy,) = search._estimate([start], 128)
+    assert decoy is not None
     assert decoy.homography[:2, 2].tolist() == pytest.approx([44, 20], abs=1)
     template, frame, _ = decoy.frames(128)
     assert torch.corrcoef(torch.stack([template.flatten(), frame[..., 32:160, 32:160].flatten()]))[0, 1] > 0.9

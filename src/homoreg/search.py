@@ -233,7 +233,7 @@ class _Pair:
         self.best = self.candidate(self.start)
         self.settled = False
         self.witnesses: list[_Candidate] = []
-        self.decoys: list[_Candidate] = []  # the most precise first
+        self.decoy: _Candidate | None = None  # the most precise
         self.history: list[_Candidate] = []
         self.status = ""
         if view.is_featureless:
@@ -257,8 +257,9 @@ class _Pair:
         return [start.having(flip=flip, decoy=decoy) for decoy in (False, True) for flip in FLIPS]
 
     def take_decoys(self, found: list[_Candidate]) -> None:
-        """Add decoys."""
-        self.decoys = sorted([*self.decoys, *found], key=lambda one: -one.coarse)
+        """Keep the most precise decoy."""
+        known = [] if self.decoy is None else [self.decoy]
+        self.decoy = max([*known, *found], key=lambda one: one.coarse, default=None)
 
     def weigh(self, candidate: _Candidate) -> _Candidate:
         """Add how far the answer is from those in pictures that were shown otherwise, and from decoys."""
@@ -266,7 +267,7 @@ class _Pair:
         if not others:
             return candidate
         distances = [min(_distance(candidate, one), LOST) if one.answered else LOST for one in others]
-        over = candidate.coarse - self.decoys[0].coarse if self.decoys else CLEAR_OF_DECOYS
+        over = CLEAR_OF_DECOYS if self.decoy is None else candidate.coarse - self.decoy.coarse
         over = float(np.clip(over, -CLEAR_OF_DECOYS, CLEAR_OF_DECOYS))
         return candidate.having(mirrored=float(np.log(1 + np.median(distances))), over_decoys=over)
 
@@ -437,8 +438,8 @@ class Search:
 
     def _search_decoys(self, pairs: list[_Pair], plan: _Plan) -> None:
         """Look beside the best decoy, too, where the answer was found so: the best of many is better."""
-        pairs = [pair for pair in pairs if pair.decoys]
-        for pair, decoys in zip(pairs, self._around([pair.decoys[0] for pair in pairs], plan), strict=True):
+        known = {pair: pair.decoy for pair in pairs if pair.decoy is not None}
+        for pair, decoys in zip(known, self._around(list(known.values()), plan), strict=True):
             pair.take_decoys(decoys)
             pair.best = pair.weigh(pair.best)
             pair.note()

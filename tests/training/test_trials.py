@@ -68,10 +68,20 @@ def test_mismatched_pictures_have_no_answer_and_take_turns(bank: ImageBank) -> N
     assert all(one.ir.shape == two.ir.shape for one, two in zip(trials, matching, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_other_batch_is_shown_as_it_is(bank: ImageBank, kind: str) -> None:
+    trials = list(draw_trials(bank, kind, 64, 3))
+    assert [trial.plain for trial in trials] == ([True] * 16 + [False] * 16) * 2
+    for trial in trials:
+        # These pairs' infrared pictures are grey; no tone, blur or noise is coloured but a palette.
+        assert not trial.plain or np.array_equal(trial.ir[..., 0], trial.ir[..., 2])
+    assert any(not np.array_equal(trial.ir[..., 0], trial.ir[..., 2]) for trial in trials)
+
+
 def test_an_error_is_in_px_of_a_template_of_128() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     truth = np.array([[4.0, 0, 30], [0, 4.0, 20], [0, 0, 1]])
-    trial = Trial(image, image, None, truth, "whole", "park")
+    trial = Trial(image, image, None, truth, "whole", "park", plain=True)
     shifted = truth + np.array([[0, 0, 8.0], [0, 0, 0], [0, 0, 0]])
     # 8 px of the RGB picture, in which the infrared picture is 4 * 63 px wide.
     assert trial.error(shifted) == pytest.approx(8 * 127 / (4 * 63))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +17,10 @@ from homoreg.imaging.reading import read_image
 from homoreg.models.storage import write_calibration
 from homoreg.priors import given
 from homoreg.registrar import Registrar
-from homoreg.search import Search
+from homoreg.search import CHUNK, Search
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.sources import Source, split_sources
-from homoreg.training.trials import BATCH, Trial, draw_trials, is_plain
+from homoreg.training.trials import Trial, draw_trials
 from homoreg.trust import FEWEST, Evidence, Trust, fit_trust
 from homoreg.views import PairViews
 
@@ -119,26 +117,22 @@ def calibrate(
 
 def _collect(registrar: Registrar, bank: ImageBank, samples: int, progress: Progress | None) -> list[_Row]:
     """Rows that are fitted: those of one trial follow one another, the last of them is marked."""
-    harder: list[list[Trial]] = []
-    plain: list[list[Trial]] = []
+    harder: list[Trial] = []
+    plain: list[Trial] = []
     for kind, share in _SHARES.items():
-        count = round(samples * share)
-        drawn = draw_trials(bank, kind, count, _SEED)
-        for number in range(math.ceil(count / BATCH)):
-            (plain if is_plain(number) else harder).append(list(islice(drawn, BATCH)))
+        for trial in draw_trials(bank, kind, round(samples * share), _SEED):
+            (plain if trial.plain else harder).append(trial)
     # Pictures as they are take all looks of a user's call. Which of these trials are uncertain, a first fit
     # to the others says, so that nothing depends on an earlier calibration. Of the others only the strangers
     # are fitted in the end: with the rest the confidence is too low for users' pictures (see the log).
     rows: list[_Row] = []
-    done, total = 0, sum(map(len, harder)) + sum(map(len, plain))
-    halves: tuple[tuple[list[list[Trial]], Literal["auto", "twice"]], ...] = (
-        (harder, "twice"),
-        (plain, "auto"),
-    )
+    done, total = 0, len(harder) + len(plain)
+    halves: tuple[tuple[list[Trial], Literal["auto", "twice"]], ...] = ((harder, "twice"), (plain, "auto"))
     for chosen, effort in halves:
         search = Search(registrar.model, _fit(rows), registrar.device, registrar.find_starter)
         rows = [dataclasses.replace(row, last=False) for row in rows if np.isinf(row.error)]
-        for batch in chosen:
+        for first in range(0, len(chosen), CHUNK):
+            batch = chosen[first : first + CHUNK]
             rows += _rows(search, batch, effort)
             done += len(batch)
             if progress is not None:

@@ -12,6 +12,7 @@ of the validation do, and a quarter as in training.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ from homoreg.synthesis.random import Draw, mix_seed
 from homoreg.synthesis.sources import ImageBank
 from homoreg.training.validation import HELD_OUT_APPEARANCE
 
-__all__ = ["BATCH", "KINDS", "MISMATCHES", "Trial", "draw_trials", "is_plain"]
+__all__ = ["KINDS", "MISMATCHES", "Trial", "draw_trials"]
 
 Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -40,8 +41,7 @@ Matrix = NDArray[np.float64]
 KINDS = ("protocol", "whole", "mismatched")
 MISMATCHES = ("partner", "upside-down", "noise")  # in the order in which they take turns, partners twice
 
-BATCH = 16  # trials that are drawn together, and look alike
-
+_BATCH = 16  # trials that are drawn together, and look alike
 _SIZE = 128
 _RGB_SIZE, _IR_SIZE = (384, 288), (160, 128)  # of the pictures of whole pairs: width, height
 _PLAIN = GeometryConfig(crop_min=0.6)
@@ -69,7 +69,9 @@ class Trial:
     kind
         One of :data:`KINDS`; of mismatched pairs, one of :data:`MISMATCHES`.
     source
-        Name of the infrared picture's folder.
+        Name of the RGB picture's folder.
+    plain
+        Whether the pictures are shown as they are.
     """
 
     ir: Pixels
@@ -78,6 +80,7 @@ class Trial:
     truth: Matrix | None
     kind: str
     source: str
+    plain: bool
 
     def error(self, homography: Matrix) -> float:
         """Mean corner error in px at n = 128; ``inf`` where there is no right answer."""
@@ -88,11 +91,6 @@ class Trial:
         wanted, found = (_map(matrix, corners) for matrix in (self.truth, homography))
         side = np.linalg.norm(np.roll(wanted, -1, axis=0) - wanted, axis=1).mean()
         return float(np.linalg.norm(found - wanted, axis=1).mean() * (_SIZE - 1) / side)
-
-
-def is_plain(number: int) -> bool:
-    """Whether the trials of a batch, counted from 0 within their kind, are shown as they are."""
-    return _LOOKS[number % len(_LOOKS)][1] is None
 
 
 def _map(homography: Matrix, points: Matrix) -> Matrix:
@@ -120,8 +118,8 @@ def draw_trials(bank: ImageBank, kind: str, count: int, seed: int) -> Iterator[T
         ``count`` of them.
     """
     draw_batch = {"protocol": _protocol, "whole": _whole, "mismatched": _mismatched}[kind]
-    for number, first in enumerate(range(0, count, BATCH)):
-        batch = min(BATCH, count - first)
+    for number, first in enumerate(range(0, count, _BATCH)):
+        batch = min(_BATCH, count - first)
         yield from draw_batch(bank, batch, mix_seed(seed, KINDS.index(kind), number), number)
 
 
@@ -133,10 +131,10 @@ def _protocol(bank: ImageBank, batch: int, seed: int, number: int) -> list[Trial
     )
     infrared, rgb = _eight_bit(samples.template), _eight_bit(samples.search)
     prior = square_prior(_SIZE).numpy()
+    truth = samples.homography.double().numpy()
+    plain = appearance is None
     return [
-        Trial(
-            infrared[k], rgb[k], prior, samples.homography[k].double().numpy(), "protocol", _source(bank, i)
-        )
+        Trial(infrared[k], rgb[k], prior, truth[k], "protocol", _source(bank, i), plain)
         for k, i in enumerate(index.tolist())
     ]
 
@@ -156,7 +154,7 @@ def _mismatched(bank: ImageBank, batch: int, seed: int, number: int) -> list[Tri
             ir = np.ascontiguousarray(ir[::-1, ::-1])
         else:
             ir = _noise(generator)
-        trials.append(Trial(ir, trial.rgb, trial.prior, None, kind, trial.source))
+        trials.append(dataclasses.replace(trial, ir=ir, truth=None, kind=kind))
     return trials
 
 
@@ -185,12 +183,13 @@ def _whole(bank: ImageBank, batch: int, seed: int, number: int) -> list[Trial]:
     template = torch.where(bank.has_infrared[index][:, None, None, None], seen[:, 3:], made)
     template, search = template.expand(-1, 3, -1, -1), pulled[:, :3]
     _, appearance = _LOOKS[number % len(_LOOKS)]
+    plain = appearance is None
     if appearance is not None:
         template = infrared_appearance(template[:, :1], draw, appearance)
         search = rgb_appearance(search, draw, appearance)
     infrared, rgb = _eight_bit(template), _eight_bit(search)
     return [
-        Trial(infrared[k], rgb[k], None, truth[k].double().numpy(), "whole", _source(bank, i))
+        Trial(infrared[k], rgb[k], None, truth[k].double().numpy(), "whole", _source(bank, i), plain)
         for k, i in enumerate(index.tolist())
     ]
 
