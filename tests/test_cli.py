@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -100,6 +101,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["synth", "--pairs", "x", "--out", "y", "--format", "gif"], "Invalid value for '--format'"),
         (["train", "--out", "x"], "Missing option '--pairs'."),
         (["train", "--pairs", "x", "--out", "y", "--epochs", "0"], "Invalid value for '--epochs'"),
+        (["train", "--pairs", "x", "--out", "y", "--seed", "9" * 20], "Invalid value for '--seed'"),
+        (["register", "x", "y", "-o", ""], "--out is empty"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
@@ -168,10 +171,13 @@ def test_register_says_where_it_wrote(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrap", [lambda m: m, lambda m: {"homography": m, "model": "m120"}, lambda m: {"H_ir_to_rgb": m}]
 )
-def test_register_starts_at_a_prior(home: Path, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["plain", "as Windows writes it"])
+def test_register_starts_at_a_prior(
+    home: Path, tmp_path: Path, wrap: Callable[[Any], Any], mark: bytes
+) -> None:
     """A featureless picture is answered with its prior."""
     prior = [[1, 0, 30], [0, 1, 20.5], [0, 0, 1]]
-    (tmp_path / "prior.json").write_text(json.dumps(wrap(prior)))
+    (tmp_path / "prior.json").write_bytes(mark + json.dumps(wrap(prior)).encode())
     save(tmp_path / "flat.png", np.full((80, 100, 3), 9, np.uint8))
     result = run(
         "register", tmp_path / "flat.png", home / "rgb.png", "--prior", tmp_path / "prior.json",
@@ -218,6 +224,7 @@ def test_register_takes_a_radiometric_jpeg_alone(home: Path, tmp_path: Path) -> 
     ("text", "message"),
     [
         ("{", "cannot read the prior '.*prior.json': it is not JSON; expected JSON with a 3x3 matrix"),
+        ("[" * 100_000, "cannot read the prior '.*prior.json': it is not JSON"),
         ("{}", "holds no matrix of numbers; expected"),
         ('"auto"', "holds no matrix of numbers; expected"),
         ("null", "holds no matrix of numbers; expected|has shape"),
@@ -373,10 +380,19 @@ def test_eval_refuses(
 
 
 def test_eval_prints_its_table_even_where_the_csv_cannot_be_written(home: Path, tmp_path: Path) -> None:
-    result = run("eval", "--data", home / "city", "--method", "nothing", "--csv", tmp_path / "no" / "x.csv")
+    result = run("eval", "--data", home / "city", "--method", "nothing", "--csv", tmp_path)
     assert result.exit_code == 2
     assert "nothing" in result.stdout
     assert result.stderr.startswith("Error: cannot write")
+
+
+@pytest.mark.parametrize("option", ["--csv", "--plot"])
+def test_eval_measures_nothing_where_its_files_have_no_folder(
+    home: Path, tmp_path: Path, option: str
+) -> None:
+    target = tmp_path / "no" / "file"
+    said = refusal("eval", "--data", home / "city", "--method", "nothing", option, target)
+    assert f"{option} is '{target}'; its folder does not exist" in said
 
 
 # --- synth --------------------------------------------------------------------------------------------------
@@ -460,6 +476,12 @@ def test_calibrate_writes_and_prints_the_fit(tmp_path: Path) -> None:
 
 def test_calibrate_refuses(tmp_path: Path) -> None:
     assert "does not exist" in refusal("calibrate", tmp_path, "--pairs", tmp_path)
+    for option, value, message in (
+        ("--share", "nan", "share is nan; expected at least 0 and less than 1"),
+        ("--share", "2", "share is 2.0; expected"),
+        ("--threshold", "nan", "threshold is nan; expected a confidence, 0 to 1"),
+    ):
+        assert message in refusal("calibrate", tmp_path, "--pairs", tmp_path, option, value)
 
 
 # --- train --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from homoreg.errors import (
     ConfigError,
+    ImageReadError,
     InputError,
     UnknownNameError,
     UnreliableError,
@@ -602,7 +604,7 @@ def test_an_unknown_model() -> None:
         Registrar.from_pretrained("m1200")
 
 
-@pytest.mark.parametrize("name", ["tpu9", "cuda:99", "xpu", "hpu"])
+@pytest.mark.parametrize("name", ["tpu9", "cuda:99", "xpu", "hpu", "meta", ""])
 def test_a_device_that_is_not_there(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"device is '{name}'; expected cpu, or cuda where torch sees one"):
         Registrar.from_pretrained(folder, device=name)
@@ -748,6 +750,23 @@ def test_pairs_that_are_none(untrained: Registrar, pairs: Any) -> None:
         InputError, match=r"pair 0 is a (tuple of [13]|str|int); expected an infrared image and an RGB image"
     ):
         untrained.register_many(pairs)
+
+
+def test_of_several_pairs_the_error_says_which(untrained: Registrar, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^pair 2: cannot use the RGB image: it has 64 x 5 pixels"):
+        untrained.register_many([(GOOD, GOOD), (GOOD, GOOD), (GOOD, GOOD[:5])], batch_size=2)
+    with pytest.raises(ImageReadError, match=r"^pair 0: cannot read the infrared image .*no such file"):
+        untrained.register_many([(tmp_path / "none.png", GOOD), (GOOD, GOOD)])
+    with pytest.raises(InputError, match=r"^cannot use the RGB image"):
+        untrained(GOOD, GOOD[:5])
+
+
+def test_an_unreliable_result_comes_back_from_other_processes(untrained: Registrar) -> None:
+    with pytest.raises(UnreliableError) as raised:
+        untrained(GOOD, GOOD, on_unreliable="raise")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert str(again) == str(raised.value)
+    assert np.array_equal(again.registration.homography, raised.value.registration.homography)
 
 
 def nan() -> Pixels:

@@ -377,6 +377,9 @@ def test_save_replaces_an_earlier_result_and_leaves_other_files(tmp_path: Path) 
     paths = result(expected_error=9.0).save(tmp_path)
     assert json.loads(paths["json"].read_text())["expected_error"] == 9.0
     assert set(everything_below(tmp_path)) == FILES | {"notes.txt"}
+    kelvin = counts().astype(np.float32) / 25
+    result(ir=kelvin, ir_tone=Tone("ir", 292, 316)).save(tmp_path)
+    assert set(everything_below(tmp_path)) == FILES - {"warped.png"} | {"warped.tiff", "notes.txt"}
 
 
 @pytest.mark.parametrize("room", [0, 1000, 50_000])
@@ -430,3 +433,18 @@ def test_non_ascii_names_stay_readable_in_json(tmp_path: Path) -> None:
     registration = dataclasses.replace(result(), ir=Picture(counts(), None, "Wärmebild.png"))
     text = registration.save(tmp_path)["json"].read_bytes()
     assert "Wärmebild.png".encode() in text
+
+
+def test_names_that_are_no_unicode_are_saved(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")  # Latin-1, as an old archive may hold it
+    registration = dataclasses.replace(result(), ir=Picture(counts(), None, name))
+    text = registration.save(tmp_path)["json"].read_text(encoding="utf-8")
+    assert json.loads(text)["ir"]["name"] == name
+
+
+def test_a_folder_that_no_path_can_name(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot create the folder .*null"):
+        result().save(f"{tmp_path}/a\0b")
+    with pytest.raises(OutputError, match="cannot create the folder"):
+        result().save(tmp_path / ("a" * 300))
+    assert everything_below(tmp_path) == {}

@@ -38,6 +38,7 @@ __all__ = ["main"]
 
 UNRELIABLE = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+MOST_SEED = 2**63 - 1  # that torch takes
 
 
 class _Failure(click.ClickException):
@@ -133,6 +134,8 @@ def register(
     """
     from homoreg.registrar import Registrar
 
+    if out == "":
+        raise click.UsageError("--out is empty; name a folder.")
     start = _read_prior(prior)
     registrar = Registrar.from_pretrained(model, device=device)
     began = time.perf_counter()
@@ -173,8 +176,8 @@ def _read_prior(prior: str) -> NDArray[np.float64] | float | Literal["auto", "sa
         "same-view or a number in place of a file)"
     )
     try:
-        value = json.loads(Path(prior).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(Path(prior).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise InputError(f"cannot read the prior {prior!r}: {reason}; {expected}") from error
     try:
@@ -273,6 +276,9 @@ def evaluate(
     for method in methods:
         get_baseline(method)  # a misspelt name should not surface after minutes of work
     sets = [SkyDataSet(place, split) for place in places]
+    for option, target in (("--csv", csv_path), ("--plot", plot_path)):
+        if target is not None and not Path(target).absolute().parent.is_dir():
+            raise InputError(f"{option} is {target!r}; its folder does not exist: create it first")
     for option, value in (("--plot draws what", plot_path), ("--strangers is for what", strangers)):
         if value is not None and not calibration:
             raise click.UsageError(f"{option} --calibration finds; give both.")
@@ -348,7 +354,7 @@ def _all_of(given: tuple[str, ...], more: tuple[str, ...], option: str) -> list[
 @click.option("--out", required=True, metavar="DIR", help="Folder of the set; a cut run is continued.")
 @click.option("--train", default=28_000, show_default=True, type=click.IntRange(min=0), help="Samples.")
 @click.option("--val", default=8_000, show_default=True, type=click.IntRange(min=0), help="Samples.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MOST_SEED))
 @click.option("--size", default=128, show_default=True, help="Side of the templates, px.")
 @click.option("--format", "image_format", default="jpg", show_default=True, type=click.Choice(["jpg", "png"]))
 @click.option("--appearance", is_flag=True, help="Vary tone, palette, blur and noise as in training.")
@@ -461,7 +467,7 @@ def publish(
 @click.option(
     "--half-size-share", type=click.FloatRange(0, 1), help="First share of the epochs at half size."
 )
-@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--seed", type=click.IntRange(0, MOST_SEED))
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Stop after this many steps of the run.")

@@ -80,6 +80,9 @@ class UnreliableError(HomoregError, RuntimeError):
         super().__init__(message)
         self.registration = registration
 
+    def __reduce__(self) -> tuple[type[UnreliableError], tuple[str, Any]]:
+        return type(self), (str(self), self.registration)  # so that it comes back from other processes
+
 
 class UnreliableWarning(UserWarning):
     """A registration is not reliable, and the caller asked for a warning then."""

@@ -115,7 +115,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
             f"cannot create the folder {str(folder)!r}: a file of that name is in the way; "
             "name another folder or remove the file"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise OutputError(f"cannot create the folder {str(folder)!r}: {_reason(error, folder)}") from error
     return folder
 

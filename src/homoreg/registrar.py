@@ -72,7 +72,7 @@ class Registrar:
     def __init__(
         self, model: HomographyModel, *, name: str, trust: Trust | None = None, device: str | None = None
     ) -> None:
-        self.device = _find_device(device or "cpu")
+        self.device = _find_device("cpu" if device is None else device)
         try:
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError, ImportError) as error:
@@ -387,7 +387,7 @@ class Registrar:
         results: list[Registration] = []
         for first in range(0, len(listed), batch_size):
             chunk = listed[first : first + batch_size]
-            views = [PairViews(read_image(ir, role="ir"), read_image(rgb, role="rgb")) for ir, rgb in chunk]
+            views = [_read_pair(pair, first + k, len(listed)) for k, pair in enumerate(chunk)]
             _warn_of_swapped(views)
             findings = search.run(views, guesses[first : first + batch_size], effort)
             results += [self._result(*one) for one in zip(views, findings, strict=True)]
@@ -446,11 +446,24 @@ class Registrar:
 
 
 def _find_device(name: str) -> torch.device:
+    device: torch.device | None
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise InputError(f"device is {name!r}; expected cpu, or cuda where torch sees one") from None
+        device = None
+    if device is None or device.type == "meta":  # which holds no numbers
+        raise InputError(f"device is {name!r}; expected cpu, or cuda where torch sees one")
     return device
+
+
+def _read_pair(pair: tuple[ImageLike, ImageLike], number: int, count: int) -> PairViews:
+    """One of some pairs; the errors say which."""
+    try:
+        return PairViews(read_image(pair[0], role="ir"), read_image(pair[1], role="rgb"))
+    except InputError as error:
+        if count == 1:
+            raise
+        raise type(error)(f"pair {number}: {error}") from error
 
 
 def _check_call(pairs: list[Any], batch_size: Any) -> None:

@@ -369,7 +369,7 @@ class Registration:
             Path by content: "warped" (warped.png at the infrared image's bit depth; warped.tiff for floats;
             warped.tif, a GeoTIFF that lies where the RGB image lies, if that is georeferenced),
             "mask" (mask.png, 255 where warped has data), "overlay", "checkerboard" and "before_after" (.png),
-            "json" (registration.json).
+            "json" (registration.json). A warped image of another suffix, of an earlier result, is removed.
 
         Raises
         ------
@@ -396,16 +396,20 @@ class Registration:
                 "before_after.png",
                 encode_image(".png", drawing.compare(scene, self.model, DISPLAY_SIDE)),
             ),
-            "json": ("registration.json", text.encode("utf-8")),
+            # A file's name may hold bytes that are no UTF-8; escaped they are JSON all the same.
+            "json": ("registration.json", text.encode("utf-8", "backslashreplace")),
         }
         target = Path(folder)
-        missing = [path for path in (target, *target.parents) if not path.exists()]
+        missing = [path for path in (target, *target.parents) if not os.path.exists(path)]
         try:
             make_folder(target)
             atomic_write_files({target / name: data for name, data in contents.values()})
+            for other in {".png", ".tif", ".tiff"} - {suffix}:
+                with contextlib.suppress(OSError):
+                    (target / f"warped{other}").unlink()
         except BaseException:
             for path in missing:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     path.rmdir()
             raise
         return {key: target / name for key, (name, _) in contents.items()}

@@ -110,6 +110,30 @@ def test_pixels_without_data_are_masked(tmp_path: Path) -> None:
     assert masked[3:].all()
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_no_data_may_be_a_value_that_counts_cannot_have(tmp_path: Path, dtype: Any) -> None:
+    stored = counts().astype(dtype)
+    stored[:4] = -9999
+    (tmp_path / "a.tif").write_bytes(geotiff(stored[None], nodata=-9999))
+    picture = read_image(tmp_path / "a.tif", role="ir")
+    assert picture.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(picture.pixels[4:], counts()[4:])
+    assert picture.mask is not None
+    np.testing.assert_array_equal(picture.mask.all(axis=1), np.arange(HEIGHT) >= 4)
+
+
+def test_of_five_bands_three_are_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.tif").write_bytes(geotiff(np.concatenate([planes(), planes()[:2]])))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, colour())
+    assert "a TIFF has 5 bands; the first 3 are taken" in caplog.text
+    caplog.clear()
+    (tmp_path / "a.tif").write_bytes(geotiff(planes()))
+    read_image(tmp_path / "a.tif")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     "options",
     [

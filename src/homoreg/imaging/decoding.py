@@ -6,6 +6,7 @@ import io
 import math
 import os
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = ["decode", "decode_container", "file_bytes", "parse_npy"]
 _FORMATS = "give a PNG, TIFF, JPEG, WebP or BMP file, or a NumPy .npy file"
 _MAX_FILE_BYTES = 2**31 - 1  # OpenCV counts the bytes of a buffer in an int
 _SWAP_ROWS = 256
+_EXTRA_SAMPLES = 338  # TIFF's tag: 1 for alpha that colours were multiplied by, 2 for any other
 
 
 def decode(data: bytes, page: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -113,9 +115,10 @@ def _mask_of(data: bytes, container: Container, shape: tuple[int, ...]) -> npt.N
 def _decode_by_opencv(
     data: bytes, container: Container, page: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    if page:
-        tiff = Tiff.parse(data)
-        data = data if tiff is None else tiff.with_first(container.pages[page])
+    tiff = Tiff.parse(data) if container.kind == "TIFF" else None
+    if tiff is not None:
+        data = tiff.with_first(container.pages[page]) if page else data
+        data = _as_stored(data, container.pages[page])
     try:
         with quiet_opencv():
             # UNCHANGED keeps 16 bits and alpha. It also ignores the Exif orientation, which is applied below.
@@ -131,6 +134,16 @@ def _decode_by_opencv(
         decoded = np.right_shift(decoded, 16 - container.bits)
     _swap_red_and_blue(decoded)
     return split_alpha(_apply_orientation(decoded, container.orientation))
+
+
+def _as_stored(data: bytes, position: int) -> bytes:
+    """The TIFF with a page's 8-bit alpha called associated, since libtiff multiplies colours by any other."""
+    tiff = Tiff.parse(data)
+    directory = None if tiff is None else tiff.directory(position)
+    if directory is None or directory.numbers(_EXTRA_SAMPLES) != (2,) or directory.whole(258) != 8:
+        return data
+    _, _, start = directory.entries[_EXTRA_SAMPLES]
+    return data[:start] + struct.pack(f"{directory.order}H", 1) + data[start + 2 :]
 
 
 def _swap_red_and_blue(pixels: npt.NDArray[Any]) -> None:

@@ -5,6 +5,7 @@ Needs rasterio (``pip install homoreg[geo]``), which is imported only for files 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ __all__ = [
     "is_georeferenced",
     "read_georeference",
 ]
+
+logger = logging.getLogger(__name__)
 
 _GEO_KEYS, _TRANSFORM, _TIE_POINTS, _ORIENTATION = 34735, 34264, 33922, 0x112
 _EXTRA = "install it with: pip install 'homoreg[geo]'"
@@ -120,7 +123,8 @@ def decode_tiff(data: bytes, page: int = 0) -> npt.NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        Shape (H, W), (H, W, 3), or (H, W, 4) with alpha last; of more bands, the first three.
+        Shape (H, W), (H, W, 3), or (H, W, 4) with alpha last; of more bands, the first three, with
+        a warning in the log.
 
     Raises
     ------
@@ -138,6 +142,11 @@ def decode_tiff(data: bytes, page: int = 0) -> npt.NDArray[Any]:
             bands = list(range(1, colours + 1))
             if ColorInterp.alpha in source.colorinterp[colours:]:
                 bands.append(source.colorinterp.index(ColorInterp.alpha) + 1)
+            if source.count > len(bands):
+                logger.warning(
+                    "a TIFF has %d bands; the first %d are taken: give an array if others are meant",
+                    *(source.count, colours),
+                )
             pixels = source.read(bands)
     except Exception as error:  # see above
         raise UnfitError("the TIFF is truncated or damaged; copy or export it again") from error

@@ -221,14 +221,17 @@ def _no_data(data: bytes, position: int) -> float | None:
 def _hide_no_data(
     pixels: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, value: float | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-    """Take pixels without data out of the mask; floats get the mean of the others, so that all are finite."""
+    """Take pixels without data out of the mask.
+
+    Of types that hold more than counts they get the mean of the others: NaN or -9999 may stand for no data.
+    """
     if value is None:
         return pixels, mask
     equal = np.isnan(pixels) if math.isnan(value) and pixels.dtype.kind == "f" else pixels == value
     hidden = equal if pixels.ndim == 2 else equal.all(axis=2)
     if not hidden.any() or hidden.all():
         return pixels, mask
-    if pixels.dtype.kind == "f":
+    if pixels.dtype not in (np.uint8, np.uint16):
         pixels = pixels.copy()
         pixels[hidden] = pixels[~hidden].mean()
     return pixels, ~hidden if mask is None else mask & ~hidden

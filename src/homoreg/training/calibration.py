@@ -95,10 +95,14 @@ def calibrate(
     WeightsError, ConfigError
         If the weights cannot be loaded.
     InputError
-        If fewer than 20 samples are asked for.
+        If fewer than 20 samples are asked for, or share or threshold are out of range.
     """
     if samples < FEWEST:
         raise InputError(f"samples is {samples}; expected at least {FEWEST}, so that there is enough to fit")
+    if not 0 <= share < 1:
+        raise InputError(f"share is {share}; expected at least 0 and less than 1")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}; expected a confidence, 0 to 1")
     registrar = Registrar.from_pretrained(folder)
     _, _, held = split_sources(sources, share)
     counts = Counter(pair.source for pair in held)

@@ -42,7 +42,7 @@ class Parallel:
         if chosen.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"device is {name!r}, but torch sees no CUDA device here; pass cpu")
         try:
-            torch.empty(1, device=chosen)
+            torch.empty(1, device=chosen).item()  # "meta" holds no numbers
         except (RuntimeError, AssertionError, ImportError):
             raise ConfigError(
                 f"device is {name!r}, which torch does not see here; pass cpu or cuda"
