@@ -58,7 +58,8 @@ class Container:
     orientation
         Exif orientation, 1 (upright) to 8, of formats whose decoder leaves it to the caller.
     components
-        Channels of a JPEG; 4 are CMYK. 0 where it does not matter.
+        Channels of a JPEG, where 4 are CMYK; 2 of a PNG or TIFF of grey with alpha. 0 where they do not
+        matter.
     profile
         ICC profile of a JPEG.
     exif
@@ -154,7 +155,8 @@ def _png(data: bytes) -> Container:
             depth = bits * {2: 3, 4: 2, 6: 4}.get(colour, 1)
             # A palette may have transparent colours, and OpenCV makes four channels of grey with alpha.
             pixel_bytes = {0: 1, 2: 3}.get(colour, 4) * (2 if bits > 8 else 1)
-            found = replace(found, size=(width, height), pixel_bytes=pixel_bytes)
+            components = 2 if colour == 4 else 0
+            found = replace(found, size=(width, height), components=components, pixel_bytes=pixel_bytes)
         elif kind == b"tRNS" and pixel_bytes != 4 and depth >= 8 and length in (2, 6):
             found = replace(found, transparent=struct.unpack_from(f">{length // 2}H", data, position + 8))
         elif kind == b"IDAT":
@@ -285,6 +287,7 @@ def _tiff(data: bytes, page: int) -> Container:
         "TIFF",
         (width, height) if width and height else None,
         _orientation_of(directory) if needs_gdal else 1,  # OpenCV's TIFF decoder turns it upright itself
+        2 if samples == 2 else 0,
         exif=data,
         xmp=directory.bytes_of(_XMP),
         pages=pages,

@@ -73,6 +73,8 @@ def decode_container(
                 f"{width} x {height} px; copy or export it again"
             )
     pixels, alpha = _decode_right(data, container, page)
+    if container.components == 2 and alpha is not None and pixels.ndim == 3:
+        pixels = pixels[..., 0]  # the decoders make colours of grey that has alpha
     if alpha is None and container.mask_page:
         alpha = _mask_of(data, container, pixels.shape[:2])
     if alpha is None and len(container.transparent) == (1 if pixels.ndim == 2 else 3):
