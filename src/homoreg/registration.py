@@ -369,7 +369,7 @@ class Registration:
             Path by content: "warped" (warped.png at the infrared image's bit depth; warped.tiff for floats;
             warped.tif, a GeoTIFF that lies where the RGB image lies, if that is georeferenced),
             "mask" (mask.png, 255 where warped has data), "overlay", "checkerboard" and "before_after" (.png),
-            "json" (registration.json). A warped image of another suffix, of an earlier result, is removed.
+            "json" (registration.json).
 
         Raises
         ------
@@ -404,9 +404,6 @@ class Registration:
         try:
             make_folder(target)
             atomic_write_files({target / name: data for name, data in contents.values()})
-            for other in {".png", ".tif", ".tiff"} - {suffix}:
-                with contextlib.suppress(OSError):
-                    (target / f"warped{other}").unlink()
         except BaseException:
             for path in missing:
                 with contextlib.suppress(OSError, ValueError):

@@ -19,7 +19,7 @@ from homoreg.imaging.colour import cmyk_jpeg_to_srgb, to_srgb
 from homoreg.imaging.containers import Container, inspect
 from homoreg.imaging.geo import decode_tiff
 from homoreg.imaging.quiet import quiet_opencv
-from homoreg.imaging.tiff import Tiff
+from homoreg.imaging.tiff import Directory, Tiff
 
 __all__ = ["decode", "decode_container", "file_bytes", "parse_npy"]
 
@@ -119,8 +119,9 @@ def _decode_by_opencv(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     tiff = Tiff.parse(data) if container.kind == "TIFF" else None
     if tiff is not None:
+        directory = tiff.directory(container.pages[page])
         data = tiff.with_first(container.pages[page]) if page else data
-        data = _as_stored(data, container.pages[page])
+        data = data if directory is None else _as_stored(data, directory)
     try:
         with quiet_opencv():
             # UNCHANGED keeps 16 bits and alpha. It also ignores the Exif orientation, which is applied below.
@@ -138,11 +139,9 @@ def _decode_by_opencv(
     return split_alpha(_apply_orientation(decoded, container.orientation))
 
 
-def _as_stored(data: bytes, position: int) -> bytes:
+def _as_stored(data: bytes, directory: Directory) -> bytes:
     """The TIFF with a page's 8-bit alpha called associated, since libtiff multiplies colours by any other."""
-    tiff = Tiff.parse(data)
-    directory = None if tiff is None else tiff.directory(position)
-    if directory is None or directory.numbers(_EXTRA_SAMPLES) != (2,) or directory.whole(258) != 8:
+    if directory.numbers(_EXTRA_SAMPLES) != (2,) or directory.whole(258) != 8:
         return data
     _, _, start = directory.entries[_EXTRA_SAMPLES]
     return data[:start] + struct.pack(f"{directory.order}H", 1) + data[start + 2 :]
