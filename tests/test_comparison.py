@@ -13,9 +13,18 @@ import pytest
 from homoreg import baselines
 from homoreg.baselines import BaselineResult, nothing
 from homoreg.comparison import LEARNED, METHODS, Comparison, Contender, compare, find_contender
-from homoreg.errors import ConfigError, DataError, MissingPackageError, OutputError, UnknownNameError
+from homoreg.errors import (
+    ConfigError,
+    DataError,
+    HubError,
+    MissingPackageError,
+    OutputError,
+    UnknownNameError,
+    WeightsError,
+)
 from homoreg.evaluation import evaluate, weights_digest
 from homoreg.models import build
+from homoreg.pretrained import Source, locate
 from homoreg.registrar import Registrar
 from homoreg.synthesis.dataset import SkyDataSet
 from tests.disk import FullDisk, everything_below
@@ -112,6 +121,19 @@ def test_what_cannot_be_run_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 # --- cells --------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_its_starter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    clkn = find_contender("clkn")
+    monkeypatch.setattr("homoreg.registrar.locate", fail_to_locate)
+    with pytest.raises(WeightsError, match="clkn starts from mhn, which cannot be loaded"):
+        clkn.load()
+
+
+def fail_to_locate(name: str, **_: object) -> Source:
+    if name == "mhn":
+        raise HubError("no network")
+    return locate(name)
 
 
 def test_a_cell_is_what_evaluate_says(tmp_path: Path, sets: list[SkyDataSet], tiny: Path) -> None:

@@ -281,6 +281,7 @@ def test_a_model_that_cannot_rate_itself_looks_once(
     to_template = fit_matrix((128, 96), (128, 128)).numpy()
     moved = start @ np.linalg.inv(to_template) @ similarity(1.0, 3, -2) @ to_template
     assert result.homography == pytest.approx(moved, abs=1e-6)
+    assert (result.status, result.confidence, result.expected_error) == ("uncertain", 0.0, np.inf)
     assert not Registrar(Mute(diverged=True), name="mute")(*pictures[0]).reliable
 
 

@@ -1,9 +1,8 @@
 """The command line: ``homoreg register | eval | synth | train | calibrate | models | publish``.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a result that is not
-reliable with ``register --strict``, 2 bad input or usage (one line ``Error: ...``, no traceback), 130
-interrupted. torch and the rest are imported inside the
-commands, so that ``homoreg --help`` answers at once.
+reliable with ``register --strict``, 2 bad input (one line ``Error: ...``, no traceback) or usage, 130
+interrupted. torch and the rest are imported inside the commands, so that ``homoreg --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from homoreg.answers import AnswerLog
 from homoreg.baselines import BASELINES, Baseline, get_baseline
-from homoreg.errors import ConfigError, DataError, HomoregError
+from homoreg.errors import ConfigError, DataError, HomoregError, WeightsError
 from homoreg.evaluation import Evaluation, RegistersMany, evaluate, weights_digest
 from homoreg.files import atomic_write_files, make_folder
 from homoreg.pretrained import locate
@@ -83,7 +83,13 @@ class Contender:
             return get_baseline(self.name)
         from homoreg.registrar import Registrar
 
-        return Registrar.from_pretrained(self.load_as, device=device)
+        registrar = Registrar.from_pretrained(self.load_as, device=device)
+        if registrar.model.starter and registrar.find_starter() is None:
+            raise WeightsError(
+                f"{self.name} starts from {registrar.model.starter}, which cannot be loaded; get its "
+                "weights first"
+            )
+        return registrar
 
 
 def find_contender(name: str) -> Contender:

@@ -184,6 +184,8 @@ def evaluate(
     ------
     UnknownNameError
         If ``method`` is a name that no baseline has.
+    MissingPackageError
+        If a baseline needs a package that is not installed.
     InputError
         If ``method`` or ``batch_size`` is not usable.
     DataError, ImageReadError

@@ -224,7 +224,9 @@ class Registrar:
         HubError
             If the Hub cannot be reached or refuses.
         InputError
-            If repository or revision cannot be a name.
+            If repository, revision or token cannot be one.
+        UnknownNameError
+            If the Hub has no such owner or branch.
         """
         from homoreg import publish
 
@@ -269,10 +271,13 @@ class Registrar:
         orientation
             "any" also tries quarter turns and mirror images of the infrared picture.
         effort
-            How many looks to take: "fast" one; "auto" further ones in larger frames, up to half the infrared
-            picture's own resolution, and before them mirrored pictures and other starts where the first is
-            not certain; "best" all of these always, up to all of its resolution. A model that does not rate
-            itself looks once.
+            How many looks to take: "fast" one, after quick ones that compare fields of view where there is
+            no prior; "auto" further ones in larger frames, up to three quarters of the infrared picture's own
+            resolution, and before them mirrored pictures and other starts where the first is not certain;
+            "best" all of these always, up to all of its resolution. No frame is larger than 1024 px, and
+            only reliable answers get frames of more than 256 px. A model that does not rate itself (dhn,
+            mhn, clkn, dlkfm) looks once, from the matrix or the same view, whatever the other options
+            say, and calls no result reliable.
         on_unreliable
             What to do where the result is not reliable: "return" it all the same, "warn" with
             :class:`~homoreg.errors.UnreliableWarning` as well, or "raise"
@@ -422,7 +427,7 @@ class Registrar:
             model=self.name,
             status=finding.status or "uncertain",
         )
-        if finding.evidence is None:
+        if finding.evidence is None or not self.model.rates_itself:
             return result
         # A px at n = 128 is so many px of the RGB picture.
         scale = np.linalg.norm(np.roll(result.corners, -1, axis=0) - result.corners, axis=1).mean() / (

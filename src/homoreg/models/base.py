@@ -59,7 +59,7 @@ class HomographyModel(nn.Module, ABC):
     """Registered name of the architecture."""
 
     rates_itself: ClassVar[bool] = True
-    """Whether log precision and covariance say anything of one pair; else they are constants."""
+    """Whether log precision and covariance compare between pairs; else no result is called reliable."""
 
     @property
     def starter(self) -> str:

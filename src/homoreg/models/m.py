@@ -283,7 +283,7 @@ class Refiner(nn.Module):
 
 
 class M(HomographyModel):
-    """The flagship network; m70, m120 and m175 are snapshots of one training run of it.
+    """The flagship network; m70, m120 and m175 are snapshots along one training of it.
 
     Parameters
     ----------

@@ -77,9 +77,9 @@ def calibrate(
         Frames of the seed protocol to draw; a quarter as many whole pictures, and half as many pairs that do
         not belong together, come on top.
     threshold
-        Confidence from which results are to call themselves reliable. By default the lowest from 0.5 up at
-        which at most 0.5 % of the accepted results are off by more than 10 px and at most 1 % of the pairs
-        that do not belong together are accepted.
+        Confidence from which results are to call themselves reliable. By default the lowest from 0.5 up, at
+        most 0.95, at which at most 0.5 % of the accepted results are off by more than 10 px and at most 1 %
+        of the pairs that do not belong together are accepted.
     progress
         Told how far it is.
 
