@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "822e39561a87ecfbecd4a9507b91415ed2c9248517af208976d9f7becfc49176",
+            "config.json": "869c2545b7090a86cfe09946024292d10e5648061712c6c5a80a78be76eacf4e",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "dcae8f21352566fad5adec016fa37cc122739ecc483f6abce6bf08a31358d0bd",
+            "config.json": "7c3395312add4ce4675518510042758fe9f68651be9d119b624732efa0d68cfa",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "9ca2068779235c1d3b5ebd807e5959da5d8782cc5625f139e2267f69566894b1",
+            "config.json": "7e946cb951d03ddf31b44eddd85170231da249920c6c76fe184ed82ea01b3bc7",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),
