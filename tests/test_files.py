@@ -193,6 +193,41 @@ def test_several_files_are_removed_if_a_rename_fails(tmp_path: Path, monkeypatch
     assert everything_below(tmp_path) == {}
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_what_was_replaced_is_put_back_if_a_later_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    before = {"a": b"old", "b": b"older"}
+    for name, data in before.items():
+        (tmp_path / name).write_bytes(data)
+    real_replace = os.replace
+
+    def fail_on_b(source: Path, target: Path) -> None:
+        if target.name == "b" and source.suffix == ".tmp":
+            raise error
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_on_b)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        atomic_write_files({tmp_path / "a": b"1", tmp_path / "new": b"2", tmp_path / "b": b"3"})
+    assert everything_below(tmp_path) == before
+    monkeypatch.undo()
+    atomic_write_files({tmp_path / "a": b"1", tmp_path / "b": b"3"})
+    assert everything_below(tmp_path) == {"a": b"1", "b": b"3"}
+
+
+def test_several_files_are_replaced_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"old")
+    atomic_write_files({tmp_path / "a": b"1", tmp_path / "b": b"3"})
+    assert everything_below(tmp_path) == {"a": b"1", "b": b"3"}
+
+
 def test_make_folder_creates_the_folders_above_and_accepts_an_existing_one(tmp_path: Path) -> None:
     assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert make_folder(str(tmp_path / "a" / "b")).is_dir()

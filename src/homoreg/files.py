@@ -59,7 +59,9 @@ def atomic_write_files(files: Mapping[Path, Buffer], *, sync: bool = True) -> No
     """Write several files, all or none.
 
     All data reaches the disk under temporary names before the first rename, so a disk that is too small for
-    the set leaves every target as it was.
+    the set leaves every target as it was. So does a rename that fails, or an interrupt between two: what was
+    replaced is put back, from hard links where the file system has them. Only a process that is killed
+    between two renames leaves new files beside old ones.
 
     Parameters
     ----------
@@ -74,6 +76,7 @@ def atomic_write_files(files: Mapping[Path, Buffer], *, sync: bool = True) -> No
         If any of them cannot be written; then none of them is.
     """
     pending: list[tuple[Path, Path]] = []
+    kept: dict[Path, Path] = {}
     done: list[Path] = []
     try:
         for path, data in files.items():
@@ -83,15 +86,28 @@ def atomic_write_files(files: Mapping[Path, Buffer], *, sync: bool = True) -> No
             pending.append((temporary, target))
             with _reporting(path):
                 _write(temporary, data, sync)
+        for temporary, target in pending if len(pending) > 1 else ():
+            backup = temporary.with_suffix(".old")
+            with contextlib.suppress(OSError):  # there is none to keep, or no hard link
+                os.link(target, backup)
+                kept[target] = backup
         for temporary, target in pending:
             with _reporting(target):
                 os.replace(temporary, target)
             done.append(target)
     except BaseException:  # a KeyboardInterrupt, too, must leave nothing behind
-        for leftover in (*(temporary for temporary, _ in pending), *done):
+        for target, backup in kept.items():
             with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+                os.replace(backup, target)
+        for target in done:
+            if target not in kept:
+                with contextlib.suppress(OSError):
+                    target.unlink()
         raise
+    finally:
+        for leftover in (*(temporary for temporary, _ in pending), *kept.values()):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
