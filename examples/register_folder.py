@@ -12,8 +12,7 @@ import argparse
 from pathlib import Path
 
 from homoreg import Registrar
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy"}
+from homoreg.synthesis.sources import IMAGE_SUFFIXES
 
 
 def images_by_name(folder: Path) -> dict[str, Path]:
@@ -22,7 +21,7 @@ def images_by_name(folder: Path) -> dict[str, Path]:
         raise SystemExit(f"{folder} is no folder")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
                 raise SystemExit(f"{found[path.stem]} and {path} have one name; keep one of them")
             found[path.stem] = path
@@ -37,6 +36,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        parser.error(f"--batch-size is {arguments.batch_size}; expected at least 1")
 
     infrared, colour = images_by_name(arguments.ir), images_by_name(arguments.rgb)
     for name in sorted(infrared.keys() ^ colour.keys()):

@@ -283,6 +283,8 @@ def test_a_model_that_cannot_rate_itself_looks_once(
     assert result.homography == pytest.approx(moved, abs=1e-6)
     assert (result.status, result.confidence, result.expected_error) == ("uncertain", 0.0, np.inf)
     assert not Registrar(Mute(diverged=True), name="mute")(*pictures[0]).reliable
+    beside = Registrar(Mute(), name="mute")(*pictures[0], prior=similarity(1.0, 300, 200))
+    assert (beside.reliable, beside.status) == (False, "outside")
 
 
 @pytest.fixture(scope="module")

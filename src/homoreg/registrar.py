@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -427,38 +428,32 @@ class Registrar:
             model=self.name,
             status=finding.status or "uncertain",
         )
-        if finding.evidence is None or not self.model.rates_itself:
+        if finding.evidence is None:
             return result
+        status = "outside" if result.overlap < LEAST_OVERLAP else "uncertain"
+        if not self.model.rates_itself:
+            return dataclasses.replace(result, status=status)
         # A px at n = 128 is so many px of the RGB picture.
         scale = np.linalg.norm(np.roll(result.corners, -1, axis=0) - result.corners, axis=1).mean() / (
             SIZE - 1
         )
         confidence = self.trust.confidence(finding.evidence)
-        status = (
-            "outside"
-            if result.overlap < LEAST_OVERLAP
-            else "uncertain"
-            if confidence < self.trust.threshold
-            else "ok"
-        )
+        reliable = status != "outside" and confidence >= self.trust.threshold
         return dataclasses.replace(
             result,
             expected_error=self.trust.expected_error(finding.evidence) * scale,
             confidence=confidence,
-            reliable=status == "ok",
-            status=status,
+            reliable=reliable,
+            status="ok" if reliable else status,
         )
 
 
 def _find_device(name: str) -> torch.device:
-    device: torch.device | None
-    try:
+    with contextlib.suppress(RuntimeError, TypeError):
         device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type == "meta":  # which holds no numbers
-        raise InputError(f"device is {name!r}; expected cpu, or cuda where torch sees one")
-    return device
+        if device.type != "meta":  # which holds no numbers
+            return device
+    raise InputError(f"device is {name!r}; expected cpu, or cuda where torch sees one")
 
 
 def _read_pair(pair: tuple[ImageLike, ImageLike], number: int, count: int) -> PairViews:

@@ -81,6 +81,12 @@ def test_nothing_held_back_cannot_be_fitted(folder: Path) -> None:
         calibrate(folder, [Source(folder.parent / "pairs")], share=0.0, samples=20)
 
 
+def test_a_model_that_does_not_rate_itself_is_not_calibrated(folder: Path, tmp_path: Path) -> None:
+    save_weights(tmp_path / "clkn", tiny("clkn"))
+    with pytest.raises(InputError, match="holds clkn, which does not rate itself"):
+        calibrate(tmp_path / "clkn", [Source(folder.parent / "pairs")], share=0.5, samples=20)
+
+
 def test_too_few_samples_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="at least 20"):
         calibrate(folder, [Source(folder.parent / "pairs")], share=0.5, samples=4)

@@ -287,7 +287,7 @@ def _tiff(data: bytes, page: int) -> Container:
         "TIFF",
         (width, height) if width and height else None,
         _orientation_of(directory) if needs_gdal else 1,  # OpenCV's TIFF decoder turns it upright itself
-        2 if samples == 2 else 0,
+        components=2 if samples == 2 else 0,
         exif=data,
         xmp=directory.bytes_of(_XMP),
         pages=pages,

@@ -27,6 +27,7 @@ _FORMATS = "give a PNG, TIFF, JPEG, WebP or BMP file, or a NumPy .npy file"
 _MAX_FILE_BYTES = 2**31 - 1  # OpenCV counts the bytes of a buffer in an int
 _SWAP_ROWS = 256
 _EXTRA_SAMPLES = 338  # TIFF's tag: 1 for alpha that colours were multiplied by, 2 for any other
+_SHORT = 3  # TIFF's type of 16 bits
 
 
 def decode(data: bytes, page: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -121,7 +122,7 @@ def _decode_by_opencv(
     if tiff is not None:
         directory = tiff.directory(container.pages[page])
         data = tiff.with_first(container.pages[page]) if page else data
-        data = data if directory is None else _as_stored(data, directory)
+        data = _as_stored(data, directory) if directory is not None and container.bits == 8 else data
     try:
         with quiet_opencv():
             # UNCHANGED keeps 16 bits and alpha. It also ignores the Exif orientation, which is applied below.
@@ -140,10 +141,10 @@ def _decode_by_opencv(
 
 
 def _as_stored(data: bytes, directory: Directory) -> bytes:
-    """The TIFF with a page's 8-bit alpha called associated, since libtiff multiplies colours by any other."""
-    if directory.numbers(_EXTRA_SAMPLES) != (2,) or directory.whole(258) != 8:
+    """The TIFF with a page's alpha called associated, since libtiff multiplies colours by any other."""
+    kind, _, start = directory.entries.get(_EXTRA_SAMPLES, (0, 0, 0))
+    if kind != _SHORT or directory.numbers(_EXTRA_SAMPLES) != (2,):
         return data
-    _, _, start = directory.entries[_EXTRA_SAMPLES]
     return data[:start] + struct.pack(f"{directory.order}H", 1) + data[start + 2 :]
 
 

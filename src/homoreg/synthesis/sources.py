@@ -19,7 +19,7 @@ from homoreg.geometry import pixel_grid, transform_points
 from homoreg.imaging.reading import read_image
 from homoreg.imaging.tone import fit_tone
 
-__all__ = ["ImageBank", "SourcePair", "find_pairs"]
+__all__ = ["IMAGE_SUFFIXES", "ImageBank", "SourcePair", "find_pairs"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy"})
 LEVELS = 3  # full, half and quarter resolution

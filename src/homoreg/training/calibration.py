@@ -95,7 +95,8 @@ def calibrate(
     WeightsError, ConfigError
         If the weights cannot be loaded.
     InputError
-        If fewer than 20 samples are asked for, or share or threshold are out of range.
+        If fewer than 20 samples are asked for, share or threshold are out of range, or the model does not
+        rate itself.
     """
     if samples < FEWEST:
         raise InputError(f"samples is {samples}; expected at least {FEWEST}, so that there is enough to fit")
@@ -104,6 +105,11 @@ def calibrate(
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected a confidence, 0 to 1")
     registrar = Registrar.from_pretrained(folder)
+    if not registrar.model.rates_itself:
+        raise InputError(
+            f"{str(folder)!r} holds {registrar.model.architecture}, which does not rate itself: no result of "
+            "it is called reliable, and there is nothing to calibrate"
+        )
     _, _, held = split_sources(sources, share)
     counts = Counter(pair.source for pair in held)
     wanted = {source.folder.name: source.weight for source in sources}

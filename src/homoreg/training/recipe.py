@@ -84,6 +84,8 @@ class Recipe:
                 f"graphs is True for {self.architecture}, whose steps change with the progress of the run; "
                 "expected False"
             )
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; expected a whole number from 0 to 2**63 - 1")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; expected auto, float32 or bfloat16")
 
