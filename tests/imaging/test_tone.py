@@ -49,6 +49,22 @@ def test_16_bit_rgb_is_divided_by_its_full_scale() -> None:
     np.testing.assert_allclose(tone.apply(pixels), colour() / 255, atol=1e-7)
 
 
+@pytest.mark.parametrize(("bits", "full"), [(8, 255), (10, 1023), (12, 4095), (14, 16383)])
+def test_rgb_of_fewer_bits_in_16_is_divided_by_its_own_full_scale(bits: int, full: int) -> None:
+    pixels = (colour().astype(np.float64) / 255 * full).round().astype(np.uint16)
+    pixels[0, 0] = full
+    tone = fit_tone(Picture(pixels), "rgb")
+    assert tone == Tone("rgb", 0.0, full)
+    np.testing.assert_allclose(tone.apply(pixels)[1:], (colour() / 255)[1:], atol=0.6 / full)
+
+
+def test_the_depth_of_rgb_is_that_of_what_the_mask_shows() -> None:
+    pixels = colour().astype(np.uint16) * 4
+    mask = np.ones(pixels.shape[:2], bool)
+    pixels[0], mask[0] = 65535, False
+    assert fit_tone(Picture(pixels, mask=mask), "rgb") == Tone("rgb", 0.0, 1023.0)
+
+
 def test_16_bit_infrared_is_stretched_between_its_percentiles() -> None:
     pixels = thermal()
     tone = fit_tone(Picture(pixels), "ir")
@@ -131,6 +147,26 @@ def test_floats_within_0_and_1_are_taken_as_they_are(modality: Modality) -> None
     tone = fit_tone(Picture(pixels), modality)
     assert tone == Tone(modality, 0.0, 1.0)
     np.testing.assert_array_equal(tone.apply(pixels)[..., 1], pixels)
+
+
+def test_counts_over_their_full_scale_are_stretched_like_counts() -> None:
+    counts = thermal()
+    unit = counts.astype(np.float32) / np.float32(65535)
+    assert np.ptp(unit) < 1 / 32
+    unit[3, 4] = 1.0  # a hot pixel
+    shown = fit_tone(Picture(unit), "ir").apply(unit)
+    wanted = fit_tone(Picture(counts), "ir").apply(counts)
+    keep = np.ones(counts.shape, bool)
+    keep[3, 4] = False
+    np.testing.assert_allclose(shown[keep], wanted[keep], atol=0.01)
+    assert not is_featureless(shown)
+
+
+def test_float_infrared_within_0_and_1_is_stretched_no_further_than_8_counts() -> None:
+    pixels = np.full((20, 20), 0.5, np.float32)
+    pixels[::2] += np.float32(1e-5)
+    tone = fit_tone(Picture(pixels), "ir")
+    assert tone.high - tone.low == pytest.approx(8 / 65535)
 
 
 def test_float_rgb_beyond_1_is_refused() -> None:

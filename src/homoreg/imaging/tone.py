@@ -20,6 +20,8 @@ Modality: TypeAlias = Literal["ir", "rgb"]
 
 _TAILS = (0.5, 99.5)  # percentiles; dead and hot pixels are a smaller share of any working sensor
 _MIN_COUNTS = 8.0  # narrowest 16-bit stretch: a few counts are below any sensor's noise, not a scene
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come as 16-bit integers
+_NARROW = 1.0 / 32.0  # floats within [0, 1] that fill less are counts over their full scale
 _MIN_RELATIVE = 1e-6  # narrowest float stretch, relative: some ten float32 steps
 _MAX_SAMPLES = 2**20  # percentiles of more floats than this are taken from an even sample
 _SMALLEST, _LARGEST = 1e-37, 3e38  # of float32, about
@@ -152,12 +154,13 @@ def fit_tone(picture: Picture, modality: Modality, *, palettes: bool = False) ->
     """Choose the tone of a picture from its depth, kind and values.
 
     - 8-bit, either modality: 0 to 255, exactly, so that a frame reaches the network as it is;
-    - 16-bit RGB: 0 to 65535;
-    - float RGB, and float infrared that already lies within [0, 1]: as it is;
+    - 16-bit RGB: 0 to the full scale of 8, 10, 12, 14 or 16 bits, the least that holds its opaque pixels,
+      since cameras store shallower values in 16 bits;
+    - float RGB, and float infrared that lies within [0, 1] and fills 1/32 of it or more: as it is;
     - 16-bit and other float infrared: from the 0.5th to the 99.5th percentile of its opaque pixels, which
       dead and hot pixels do not move. Counts of exactly 0 and 65535 (no data, saturation) are left out unless
-      there is nothing else. The stretch never gets narrower than 8 counts, so that a constant image becomes
-      a constant.
+      there is nothing else. The stretch never gets narrower than 8 counts, or 8/65535 within [0, 1], so that
+      a constant image becomes a constant.
 
     Parameters
     ----------
@@ -184,20 +187,25 @@ def fit_tone(picture: Picture, modality: Modality, *, palettes: bool = False) ->
     if pixels.dtype == np.uint8:
         known = palettes and modality == "ir"
         return Tone(modality, 0.0, 255.0, recognise_palette(pixels, picture.mask) if known else "")
+    values = pixels.reshape(-1) if picture.mask is None else pixels[picture.mask].reshape(-1)
+    if values.size == 0:  # a mask without one opaque pixel
+        values = pixels.reshape(-1)
     if modality == "rgb" and pixels.dtype == np.uint16:
-        return Tone(modality, 0.0, 65535.0)
+        bits = next(bits for bits in _DEPTHS if int(values.max()) < 2**bits)
+        return Tone(modality, 0.0, 2.0**bits - 1)
     if pixels.dtype == np.float32:
         low, high = float(pixels.min()), float(pixels.max())
         if low >= 0 and high <= 1:
-            return Tone(modality, 0.0, 1.0)
+            if modality == "rgb":
+                return Tone(modality, 0.0, 1.0)
+            ends = _float_range(values)
+            wide = ends[1] - ends[0] >= _NARROW
+            return Tone(modality, 0.0, 1.0) if wide else Tone(modality, *_widen(*ends, _MIN_COUNTS / 65535))
         if modality == "rgb":
             raise InputError(
                 f"the float values of {picture.name!r} run from {low:g} to {high:g}; a float RGB image must "
                 "lie within [0, 1]; divide it by its full scale"
             )
-    values = pixels.reshape(-1) if picture.mask is None else pixels[picture.mask].reshape(-1)
-    if values.size == 0:  # a mask without one opaque pixel
-        values = pixels.reshape(-1)
     low, high = _count_range(values) if pixels.dtype == np.uint16 else _float_range(values)
     return Tone(modality, low, high)
 
