@@ -74,6 +74,18 @@ def test_compression_and_text_are_no_obstacle(name: str, quality: int) -> None:
     assert error.mean() < 12
 
 
+@pytest.mark.parametrize("name", ["jet", "iron", "rainbow hc", "medical", "turbo", "inferno"])
+def test_fine_texture_survives_coarse_chroma(name: str) -> None:
+    y, x = np.mgrid[:160, :200]
+    panels = 45 * ((x // 4 + y // 6) % 2)
+    intensity = (0.6 * heat() + panels + 20).clip(0, 255).astype(np.uint8)
+    shown = jpeg(palette_colours(name)[intensity], 75)
+    assert recognise_palette(shown) == name
+    error = palette_intensity(shown, name).astype(float) - intensity
+    # With chroma in full, 7.8 (iron) to 10 (turbo).
+    assert np.sqrt((error**2).mean()) < (6 if name in ("iron", "inferno") else 9)
+
+
 def test_text_takes_the_value_of_what_is_around_it() -> None:
     intensity = np.full((80, 120), 100, np.uint8)
     intensity[:, 60:] = 150

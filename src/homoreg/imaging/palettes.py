@@ -60,12 +60,13 @@ _RAMPS: dict[str, tuple[tuple[float, int, int, int], ...]] = {
 }  # fmt: skip
 
 _SAMPLES = 4096  # pixels that decide
-_NEAR = 20.0  # distance from the curve, 8-bit steps, that compression leaves
+_NEAR = 16.0  # distance from the curve, 8-bit steps, that compression leaves
 _LEAST_NEAR = 0.85  # share of the pixels that must be as near; the rest may be text and logos
 _LEAST_COLOUR = 24.0  # mean saturation, 8-bit steps, under which a picture is grey
 _LEAST_SPAN = 0.12  # of the curve, between the 5th and the 95th percentile
-_STRAY = 56.0  # distance from the curve at which a pixel is text rather than picture
+_STRAY = 56.0  # distance from the curve, chroma in full, at which a pixel is text rather than picture
 _CHROMA = 0.5  # weight of chroma beside luma: JPEG keeps half or a quarter of it
+_HINT = 0.25  # the same near the curve, where luma says more precisely which colour it was
 
 
 def palette_names() -> tuple[str, ...]:
@@ -146,20 +147,22 @@ def palette_intensity(pixels: npt.NDArray[Any], name: str) -> npt.NDArray[np.uin
     packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     seen, where = np.unique(packed, return_inverse=True)
     colours = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], axis=-1)
-    index, distance = _nearest(_opponent(colours), _opponent(palette_colours(name)))
+    curve = palette_colours(name)
+    _, distance = _nearest(_opponent(colours, 1.0), _opponent(curve, 1.0))
+    index, _ = _nearest(_opponent(colours), _opponent(curve))
+    finer, _ = _nearest(_opponent(colours, _HINT), _opponent(curve, _HINT))
+    index = np.where(distance < _STRAY / 2, finer, index)
     intensity = index.astype(np.uint8)[where].reshape(pixels.shape[:2])
     stray = (distance > _STRAY)[where].reshape(pixels.shape[:2])
     return _filled(intensity, stray) if stray.any() else intensity
 
 
-def _opponent(colours: npt.NDArray[Any]) -> _Floats:
-    """RGB, (N, 3), as luma and weighted chroma, in which JPEG's errors are about equal on all axes."""
+def _opponent(colours: npt.NDArray[Any], chroma: float = _CHROMA) -> _Floats:
+    """RGB, (N, 3), as luma and weighted chroma."""
     axes = np.array(
         [[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32
     )
-    values: _Floats = colours.astype(np.float32) @ (
-        axes * np.array([1, 2 * _CHROMA, 2 * _CHROMA], np.float32)
-    )
+    values: _Floats = colours.astype(np.float32) @ (axes * np.array([1, chroma, chroma], np.float32))
     return values
 
 
