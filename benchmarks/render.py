@@ -5,6 +5,7 @@
     python benchmarks/end_to_end.py --data DIR --samples --csv benchmarks/results/end_to_end.csv
     python benchmarks/samples.py --data DIR...
     python benchmarks/references.py --data DIR...
+    python benchmarks/colours.py --data DIR...
     python benchmarks/render.py [--check]
 
 Every figure between the markers of those pages comes from the CSV files in benchmarks/results, but for what
@@ -31,7 +32,7 @@ from homoreg.files import atomic_write_text
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, OTHERS = "results", "published"  # what markers can be about
 EFFORTS, TRUST, WHOLE, SEEN = "efforts", "trust", "end_to_end", "samples"  # the same, and names of CSV files
-REFERENCES = "references"
+REFERENCES, COLOURS = "references", "colours"
 LENGTHS = (
     ("mean", "mean"),
     ("std", "std"),
@@ -180,6 +181,18 @@ def efforts(rows: Sequence[Row]) -> str:
     return markdown(header, table, 1)
 
 
+def colours(rows: Sequence[Row]) -> str:
+    """Return errors by what the infrared images are shown as, sharp and compressed."""
+    sets = {row["set"]: row["n"] for row in rows}
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        shown = f"{row['colours']}, compressed" if row["compressed"] == "1" else row["colours"]
+        share = f"{100 * float(row['under_3']):.1f} %"
+        lines.setdefault(shown, []).append(f"{float(row['median']):.2f} / {float(row['mean']):.2f} / {share}")
+    header = ["shown as", *(f"{name} ({n})" for name, n in sets.items())]
+    return markdown(header, [[shown, *cells] for shown, cells in lines.items()], 1)
+
+
 def trust(rows: Sequence[Row]) -> str:
     """Return what a model said of itself on each set, beside what came true."""
     header = ["set (pairs)", "< 3 px", "confidence", "AUROC", "ECE", "by chance"]
@@ -317,7 +330,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     check = parser.parse_args(arguments).check
     results = root / "benchmarks" / "results"
     rows, errors = read(results / "comparison.csv"), read(results / "comparison_errors.csv")
-    more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE, REFERENCES)}
+    more = {name: read(results / f"{name}.csv") for name in (EFFORTS, TRUST, WHOLE, REFERENCES, COLOURS)}
     wrong = problems(root, rows, errors)
     wrong += [f"{name}.csv is not about the present weights" for name in more if is_stale(root, more[name])]
     history = read(results / f"{SEEN}.csv")
@@ -336,6 +349,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             TRUST: trust(more[TRUST]),
             WHOLE: whole(more[WHOLE]),
             REFERENCES: references(more[REFERENCES]),
+            COLOURS: colours(more[COLOURS]),
             SEEN: seen(history),
         },
         **{folder / "README.md": {RESULTS: card(rows, folder.name)} for folder in model_folders(root)},

@@ -18,7 +18,7 @@ from tests.scenes import write_set
 PAGE = "before\n{}\n{}\nafter\n".format(*render.markers("results"))
 PLACE = "".join(
     "{}\n{}\n".format(*render.markers(about))
-    for about in ("published", "efforts", "trust", "end_to_end", "samples", "references")
+    for about in ("published", "efforts", "trust", "end_to_end", "samples", "references", "colours")
 )
 WEIGHTS = {"m120": b"one", "m70": b"two"}
 
@@ -71,6 +71,9 @@ def write_more(root: Path) -> None:
         "samples,ice,0.5,2.5,0.9,True,0.4\n",
         "references": "set,from,n,reliable,information,gradients,both\n"
         "park,0,2,2,1,2,1\npark,3,0,0,0,0,0\npark,10,1,0,0,1,0\ncity,0,2,2,2,2,2\n",
+        "colours": "colours,compressed,set,n,mean,median,q75,max,under_1,under_3\n"
+        "grey,0,park,3,2.5,2.25,3,9.75,0,0.5\ngrey,1,park,3,3.5,3.25,4,9.75,0,0.25\n"
+        "grey,0,city,2,1,1,1,1,1,1\ngrey,1,city,2,2,2,2,2,0,1\n",
     }
     for name, text in texts.items():
         head, *lines = text.splitlines()
@@ -255,7 +258,16 @@ def test_errors_against_samples(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "samples.csv is not about the present weights" in problem(root, capsys)
 
 
-@pytest.mark.parametrize("name", ["efforts", "trust", "end_to_end", "references"])
+def test_what_colours_cost(root: Path) -> None:
+    header, _, *lines = table_in(root / "docs" / "evaluation.md", "colours")
+    assert header == ["shown as", "park (3)", "city (2)"]
+    assert lines == [
+        ["grey", "2.25 / 2.50 / 50.0 %", "1.00 / 1.00 / 100.0 %"],
+        ["grey, compressed", "3.25 / 3.50 / 25.0 %", "2.00 / 2.00 / 100.0 %"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["efforts", "trust", "end_to_end", "references", "colours"])
 def test_a_table_of_other_weights(root: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path = root / "benchmarks" / "results" / f"{name}.csv"
     path.write_text(path.read_text().replace("m120,", "m120,0"))
