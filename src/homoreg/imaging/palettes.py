@@ -149,9 +149,10 @@ def palette_intensity(pixels: npt.NDArray[Any], name: str) -> npt.NDArray[np.uin
     colours = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], axis=-1)
     curve = palette_colours(name)
     _, distance = _nearest(_opponent(colours, 1.0), _opponent(curve, 1.0))
-    index, _ = _nearest(_opponent(colours), _opponent(curve))
-    finer, _ = _nearest(_opponent(colours, _HINT), _opponent(curve, _HINT))
-    index = np.where(distance < _STRAY / 2, finer, index)
+    near = distance < _STRAY / 2
+    index = np.empty(len(colours), np.int64)
+    for part, chroma in ((near, _HINT), (~near, _CHROMA)):
+        index[part], _ = _nearest(_opponent(colours[part], chroma), _opponent(curve, chroma))
     intensity = index.astype(np.uint8)[where].reshape(pixels.shape[:2])
     stray = (distance > _STRAY)[where].reshape(pixels.shape[:2])
     return _filled(intensity, stray) if stray.any() else intensity
