@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from homoreg import Registrar
 from homoreg.evaluation import weights_digest
-from homoreg.files import atomic_write_text
+from homoreg.files import atomic_write_text, csv_text
 from homoreg.geometry import square_prior
 from homoreg.imaging.palettes import palette_colours
 from homoreg.metrics import summarize
@@ -91,10 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append({**about, **measure(registrar, pairs, name, compressed=compressed)})
             print(rows[-1], file=sys.stderr, flush=True)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        ",".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in row.values()) for row in rows
-    ]
-    atomic_write_text(chosen.out, "\n".join([",".join(rows[0]), *lines, ""]))
+    atomic_write_text(chosen.out, csv_text(list(rows[0]), rows))
     return 0
 
 

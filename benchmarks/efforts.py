@@ -13,11 +13,9 @@ from the set after it.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,7 +25,7 @@ import torch
 from homoreg import Registrar
 from homoreg.audit import audit
 from homoreg.evaluation import evaluate, weights_digest
-from homoreg.files import atomic_write_text
+from homoreg.files import atomic_write_text, csv_text
 from homoreg.geometry import square_prior
 from homoreg.metrics import summarize
 from homoreg.pretrained import locate
@@ -57,16 +55,6 @@ def measure(registrar: Registrar, pairs: SkyDataSet, limit: int, effort: Effort)
     }
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, numbers with six significant digits."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(rows[0])
-    for row in rows:
-        table.writerow(f"{one:.6g}" if isinstance(one, float) else one for one in row.values())
-    atomic_write_text(path, text.getvalue())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write both tables."""
     parser = argparse.ArgumentParser(description="Costs and errors of the efforts; trust.")
@@ -93,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trusts.append({**about, **row})
         print(trusts[-1], file=sys.stderr, flush=True)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    write(chosen.out / "efforts.csv", efforts)
-    write(chosen.out / "trust.csv", trusts)
+    for name, rows in (("efforts", efforts), ("trust", trusts)):
+        atomic_write_text(chosen.out / f"{name}.csv", csv_text(list(rows[0]), rows))
     return 0
 
 

@@ -12,8 +12,6 @@ references.csv: how many answers each measure prefers to the reference, and how 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 
 from homoreg import Registrar
 from homoreg.evaluation import evaluate, weights_digest
-from homoreg.files import atomic_write_text
+from homoreg.files import atomic_write_text, csv_text
 from homoreg.pretrained import locate
 from homoreg.synthesis.dataset import FrozenPair, SkyDataSet
 
@@ -103,12 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in chosen.data:
         rows += [{**about, **row} for row in compare(registrar, SkyDataSet(folder))]
         print(f"{folder.name} is done", file=sys.stderr, flush=True)
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(chosen.out / "references.csv", text.getvalue())
+    atomic_write_text(chosen.out / "references.csv", csv_text(list(rows[0]), rows))
     return 0
 
 

@@ -13,9 +13,7 @@ thread.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -25,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from homoreg.files import atomic_write_text
+from homoreg.files import atomic_write_text, csv_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = "src/homoreg/weights/m120"
@@ -125,11 +123,7 @@ def main() -> int:
     commits = git("log", "--reverse", "--format=%h", "--", f"{WEIGHTS}/model.safetensors").split()
     rows = [row for commit in commits for row in measure(commit, [one.resolve() for one in chosen.data])]
     rows += [foretell(rows, folder.resolve().name) for folder in chosen.data]
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
-    table.writeheader()
-    table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    atomic_write_text(chosen.csv, text.getvalue())
+    atomic_write_text(chosen.csv, csv_text(COLUMNS, rows))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from homoreg.errors import OutputError
-from homoreg.files import atomic_write_bytes, atomic_write_files, atomic_write_text, make_folder
+from homoreg.files import atomic_write_bytes, atomic_write_files, atomic_write_text, csv_text, make_folder
 from tests.disk import FullDisk, everything_below
 
 
@@ -28,6 +28,19 @@ def test_accepts_a_string_path_and_any_buffer(tmp_path: Path) -> None:
 def test_text_is_utf8_with_its_line_ends(tmp_path: Path) -> None:
     atomic_write_text(tmp_path / "a.txt", "Größe\r\n\n")
     assert (tmp_path / "a.txt").read_bytes() == "Größe\r\n\n".encode()
+
+
+def test_rows_as_csv() -> None:
+    rows: list[dict[str, object]] = [
+        {"set": 'a "b", c', "n": 3, "mean": 1 / 3},
+        {"n": 1234567, "set": "", "mean": float("inf")},
+        {"n": "0.5000"},
+    ]
+    assert csv_text(("set", "n", "mean"), rows) == (
+        'set,n,mean\n"a ""b"", c",3,0.333333\n,1234567,inf\n,0.5000,\n'
+    )
+    with pytest.raises(ValueError, match="max"):
+        csv_text(("set",), [{"max": 1}])
 
 
 def test_replaces_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from homoreg.answers import AnswerLog
 from homoreg.baselines import BASELINES, Baseline, get_baseline
 from homoreg.errors import ConfigError, DataError, HomoregError, WeightsError
 from homoreg.evaluation import Evaluation, RegistersMany, evaluate, weights_digest
-from homoreg.files import atomic_write_files, make_folder
+from homoreg.files import atomic_write_files, csv_text, make_folder
 from homoreg.pretrained import locate
 from homoreg.synthesis.dataset import SkyDataSet
 
@@ -241,14 +240,14 @@ class Comparison:
 
     def _write(self) -> None:
         columns = dict.fromkeys(column for row in self.rows.values() for column in row)
-        table = _csv(list(columns), (self.rows[key] for key in self.keys))
+        table = csv_text(list(columns), (self.rows[key] for key in self.keys))
         lines = (
             {"method": method, "set": name, "name": pair, "error": error}
             for method, name in self.keys
             for pair, error in self.errors.get((method, name), {}).items()
         )
-        errors = _csv(["method", "set", "name", "error"], lines)
-        atomic_write_files({self.table_path: table, self.errors_path: errors})
+        errors = csv_text(["method", "set", "name", "error"], lines)
+        atomic_write_files({self.table_path: table.encode(), self.errors_path: errors.encode()})
 
 
 def compare(
@@ -375,11 +374,3 @@ def _read(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
             "each in every line; restore it or name another folder"
         )
     return rows
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8")

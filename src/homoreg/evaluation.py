@@ -14,10 +14,8 @@ Examples
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
 import time
@@ -33,7 +31,7 @@ from numpy.typing import NDArray
 from homoreg.answers import Answer, AnswerLog
 from homoreg.baselines import Baseline, get_baseline
 from homoreg.errors import InputError, WeightsError
-from homoreg.files import atomic_write_text
+from homoreg.files import atomic_write_text, csv_text
 from homoreg.geometry import square_prior
 from homoreg.metrics import Summary, auroc, corner_error, summarize
 from homoreg.synthesis.dataset import FrozenPair, SkyDataSet
@@ -350,11 +348,7 @@ def write_csv(rows: Sequence[Evaluation], path: str | os.PathLike[str]) -> Path:
     if not rows:
         raise InputError("there are no rows to write; expected at least one Evaluation")
     records = [row.csv_row() for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    atomic_write_text(path, text.getvalue())
+    atomic_write_text(path, csv_text(list(records[0]), records))
     return Path(path)
 
 

@@ -8,15 +8,17 @@ process dies at.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from homoreg.errors import OutputError
 
-__all__ = ["atomic_write_bytes", "atomic_write_files", "atomic_write_text", "make_folder"]
+__all__ = ["atomic_write_bytes", "atomic_write_files", "atomic_write_text", "csv_text", "make_folder"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -108,6 +110,21 @@ def atomic_write_files(files: Mapping[Path, Buffer], *, sync: bool = True) -> No
         for leftover in (*(temporary for temporary, _ in pending), *kept.values()):
             with contextlib.suppress(OSError):
                 leftover.unlink()
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as CSV with a header: what a row lacks stays empty, and floats keep six significant digits.
+
+    Raises
+    ------
+    ValueError
+        If a row holds what is no column.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from homoreg.files import atomic_write_bytes, atomic_write_text
+from homoreg.files import atomic_write_bytes, atomic_write_text, csv_text
 
 __all__ = ["MetricsLog"]
 
@@ -44,11 +44,7 @@ class MetricsLog:
         self._write()
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        atomic_write_text(self.path, text.getvalue())
+        atomic_write_text(self.path, csv_text(COLUMNS, self.rows))
 
     def plot(self, path: Path) -> bool:
         """Draw the errors against the samples seen; False where matplotlib is not installed."""
