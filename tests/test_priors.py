@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from homoreg.priors import (
     FIELD_RATIOS,
     MOST_SHAPE,
     beside,
+    beyond_reach,
     fields_of_view,
     same_view,
     scattered_fields,
@@ -26,6 +28,7 @@ from homoreg.priors import (
 from homoreg.registration import Registration
 
 IR, RGB = (160, 120), (1280, 720)
+TURNED = torch.tensor([[5.9, -1.2, 30], [1.2, 5.9, -5], [0, 0, 1]], dtype=torch.float64)
 
 
 def centre(placement: torch.Tensor, size: tuple[int, int] = IR) -> np.ndarray:
@@ -239,6 +242,20 @@ def test_the_strain_is_in_px_at_128() -> None:
 def test_a_stretched_rgb_picture_is_no_strain() -> None:
     """As that of a 4:3 camera in a 16:9 file."""
     stretch = torch.diag(torch.tensor([1.0, 0.75, 1.0], dtype=torch.float64))
-    turned = torch.tensor([[5.9, -1.2, 30], [1.2, 5.9, -5], [0, 0, 1]], dtype=torch.float64)
-    assert strain(stretch @ turned, IR, RGB) == pytest.approx(0, abs=1e-9)
-    assert strain(stretch @ turned, IR, (800, 600)) > 5
+    assert strain(stretch @ TURNED, IR, RGB) == pytest.approx(0, abs=1e-9)
+    assert strain(stretch @ TURNED, IR, (800, 600)) > 5
+
+
+@pytest.mark.parametrize("ir", [(128, 128), (640, 512)])
+def test_within_a_quarter_of_its_sides_a_placement_is_in_reach_of_the_start(ir: tuple[int, int]) -> None:
+    width, height = ir
+    for right, down, beyond in [(0.25, -0.25, 0), (-0.2, 0.3, 4 * 0.05 * 128), (0.35, -0.3, 4 * 0.15 * 128)]:
+        move = torch.tensor([[1, 0, right * width], [0, 1, down * height], [0, 0, 1]], dtype=torch.float64)
+        found = beyond_reach(TURNED @ move, TURNED, ir)
+        assert found == pytest.approx(beyond, abs=1e-9), "added up over four corners, at 128 px"
+
+
+def test_a_placement_with_a_corner_on_the_horizon_is_out_of_reach() -> None:
+    horizon = torch.eye(3, dtype=torch.float64)
+    horizon[2, 0] = -1 / (IR[0] - 1)
+    assert beyond_reach(horizon, torch.eye(3, dtype=torch.float64), IR) == math.inf

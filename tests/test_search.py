@@ -53,6 +53,43 @@ def test_the_most_certain_of_other_starts_is_kept() -> None:
     assert found.evidence.precision > first.evidence.precision
 
 
+class FarSighted(Double):
+    """Finds a place 40 px to the right at first; keeps its placement then, surer where it is brighter."""
+
+    def __init__(self, gain: float, *, lost_if_turned: bool = False) -> None:
+        super().__init__()
+        self.gain, self.lost_if_turned = gain, lost_if_turned
+
+    def answer(self, template: Tensor, search: Tensor) -> tuple[Tensor, float, bool]:
+        n = template.shape[-1]
+        right = 40.0 if len(self.sizes) == 1 else 0.0
+        lost = self.lost_if_turned and len(self.sizes) == 2
+        return torch.from_numpy(similarity(1.0, n / 4 + right, n / 4)), self.gain * float(search.mean()), lost
+
+
+@pytest.mark.parametrize(("gain", "place"), [(1.0, 40 - ASIDE[0]), (8.0, 40 + ASIDE[-1])])
+def test_beyond_the_reach_of_a_given_start_an_answer_has_to_be_clearly_more_precise(
+    gain: float, place: float
+) -> None:
+    model = FarSighted(gain, lost_if_turned=True)
+    found = find(model, RAMP, similarity(1.0, 120, 80), plain(confidence_offset=-4.0))
+    assert found.history[0][0][0, 2] == pytest.approx(120 + 40)
+    assert found.homography[0, 2] == pytest.approx(120 + place)
+
+
+def test_the_evidence_says_how_far_an_answer_is_beyond_the_reach_of_a_given_start() -> None:
+    found = find(FarSighted(0.0), RAMP, similarity(1.0, 120, 80), effort="twice")
+    assert found.homography[0, 2] == pytest.approx(120 + 40)
+    assert found.evidence is not None
+    assert found.evidence.beyond == pytest.approx(np.log1p(4 * 8)), "of the 40 px 32 are within it"
+
+
+def test_without_a_start_nothing_is_beyond_reach() -> None:
+    found = find(FarSighted(0.0), RAMP, None, effort="fast")
+    assert found.evidence is not None
+    assert found.evidence.beyond == 0
+
+
 def test_of_the_best_few_frames_of_both_sizes_decide() -> None:
     """Answers as bright as each other in frames of 128 px, the lower of them the greener in larger ones."""
 

@@ -127,7 +127,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m70",
         commit=None,
         files={
-            "config.json": "869c2545b7090a86cfe09946024292d10e5648061712c6c5a80a78be76eacf4e",
+            "config.json": "977d0cadb0cce1a8cc5870a684d92570f4ab877b579588fa5079da884a15efe7",
             "model.safetensors": "d2e5ea08516417cb3bf077e8caab651338c0b78a60b99fc5144555e8276bc33b",
         },
     ),
@@ -136,7 +136,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m120",
         commit=None,
         files={
-            "config.json": "7c3395312add4ce4675518510042758fe9f68651be9d119b624732efa0d68cfa",
+            "config.json": "252dba151c0d69134b31553821b54efd40c3c5ad08270a30af83fe9d7bad5555",
             "model.safetensors": "cb867b69434b2d564ba3f2c1f652f90ec73df888ba154062f29452426c330d93",
         },
     ),
@@ -145,7 +145,7 @@ PINS: dict[str, Pin] = {
         repository="<owner>/homoreg-m175",
         commit=None,
         files={
-            "config.json": "7e946cb951d03ddf31b44eddd85170231da249920c6c76fe184ed82ea01b3bc7",
+            "config.json": "2eaf8a067e0c545d31f4d6f7e859814807f6434873a9fcdd186aa2651690d535",
             "model.safetensors": "5beb653528a9a3d579b0515b292926f6d115d05ec0180abeb6b8e659ca78d316",
         },
     ),

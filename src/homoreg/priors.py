@@ -27,6 +27,7 @@ __all__ = [
     "Orientation",
     "Prior",
     "beside",
+    "beyond_reach",
     "fields_of_view",
     "given",
     "same_view",
@@ -40,6 +41,7 @@ Orientation: TypeAlias = Literal["upright", "any"]
 Size: TypeAlias = tuple[int, int]
 
 FIELD_RATIOS = (1.25, 1.0, 0.78, 0.6, 0.45, 0.33)  # infrared field of view over that of the RGB
+REACH = 0.25  # of the infrared's sides: how far its corners are taken to be from a start that is given
 METADATA_SLACK = (1.0, 0.88, 1.14)  # factors: what files say of a field of view is seldom exact
 MOST_SHAPE = 1.2  # width over height, or the reverse, of an infrared pixel in the fields that are tried
 # Other starts: turned by degrees, scaled, and shifted by shares of the infrared picture's sides.
@@ -178,6 +180,21 @@ def _strain(here: Tensor, there: Tensor, ir: Size) -> float:
         rest = (target - factor * one).abs().mean() / factor.abs().clamp_min(1e-12)
         least = min(least, float(rest) * 128 / math.sqrt(ir[0] * ir[1]))
     return least
+
+
+def beyond_reach(placement: Tensor, start: Tensor, ir: Size) -> float:
+    """By how much a placement (3, 3) is further from a given start (3, 3) than models are trained to look.
+
+    Protocol samples displace each corner of the infrared picture by up to a quarter of its sides, across and
+    down (DeTone et al., Deep Image Homography Estimation, 2016). What is beyond that is added up over the
+    corners and both directions, in px where the infrared picture is 128 px wide and high; ``inf`` where that
+    is no number.
+    """
+    corners = image_corners(*ir, dtype=torch.float64)
+    seen = transform_points(torch.linalg.inv(start) @ placement, corners)
+    moved = (seen - corners).abs() / torch.tensor(ir, dtype=torch.float64)
+    beyond = float((moved - REACH).clamp_min(0).sum() * 128)
+    return beyond if math.isfinite(beyond) else math.inf
 
 
 def beside(placement: Tensor, ir: Size) -> list[Tensor]:

@@ -268,7 +268,7 @@ class Registrar:
             the two fields of view; "same-view" for pictures that show about the same; a number, the share
             of the RGB picture's width that the infrared picture covers, both centred on each other; a 3x3
             matrix that maps infrared px to RGB px; or an earlier Registration of the same two cameras, in
-            any sizes.
+            any sizes. What is given is taken to be right to a quarter of the infrared picture's sides.
         orientation
             "any" also tries quarter turns and mirror images of the infrared picture.
         effort

@@ -19,6 +19,9 @@ another is worth its time:
    through what came of it while they move it: how far the last one goes says how far to trust it;
 6. looks in ever larger frames, up to three quarters of the infrared picture's own resolution; all of it where
    asked for.
+
+Where a start was given, answers whose corners are further from it than the model was trained to look (see
+:func:`homoreg.priors.beyond_reach`) have to be more precise than others to be followed up and kept.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from homoreg.errors import InputError
 from homoreg.geometry import image_corners, square_prior, transform_points
 from homoreg.imaging.resampling import share_inside
 from homoreg.models.base import HomographyModel
-from homoreg.priors import Guess, same_view, strain
+from homoreg.priors import Guess, beyond_reach, same_view, strain
 from homoreg.structure import edge_agreement
 from homoreg.trust import MOST_STRAIN, Evidence, Trust
 from homoreg.views import PairViews
@@ -61,6 +64,8 @@ ASIDE = (14.0, 26.0)  # px at n = 128: how far beside an answer others are looke
 FLIPS = (1, 2, 3)  # left and right swapped, top and bottom, both
 CLEAR_OF_DECOYS = 0.25  # log precision by which an answer exceeds that of a decoy that is as good as none
 BEATEN = 0.05  # log precision by which an answer has to exceed that of a decoy to be told from chance
+BEYOND = 0.05  # log precision that an answer has to make up for each px beyond the reach of a given start,
+MOST_BEYOND = 0.25  # and at most: a start may be worse than its caller knows
 MIRRORED = 0.05  # log precision that is one unit of mirrored evidence worth
 LOST = float(SIZE)  # px at n = 128: answers further apart are as good as none
 CONTENDERS = 3  # answers that are compared in frames of FINE_SIZE too
@@ -102,14 +107,14 @@ def check_effort(effort: object) -> None:
 class _Candidate:
     """An answer: a homography (3, 3) float64, infrared px to RGB px, and what its last look says of it.
 
-    Precision and spread are in px at n = 128, whatever the size of the frames. ``free`` says that nothing was
-    given to start from, ``through`` is the placement that frames of SIZE were last seen through, ``coarse``
-    the precision there, and ``flip`` how both pictures are shown: 0 as they are, else one of FLIPS. Of a
-    decoy only the infrared is shown so, and its homography is about the infrared as shown.
+    Precision and spread are in px at n = 128, whatever the size of the frames. ``given`` holds the placements
+    that the caller gave to start from, ``through`` is the one that frames of SIZE were last seen through,
+    ``coarse`` the precision there, and ``flip`` how both pictures are shown: 0 as they are, else one of
+    FLIPS. Of a decoy only the infrared is shown so, and its homography is about the infrared as shown.
     """
 
     view: PairViews
-    free: bool
+    given: Sequence[Tensor]
     homography: Tensor
     precision: float = float("-inf")
     spread: float = 0.0
@@ -129,9 +134,14 @@ class _Candidate:
         return one
 
     @property
+    def rank(self) -> float:
+        """Precision, less where it is further from what was given than that is taken to be off."""
+        return self.precision - self.toll
+
+    @property
     def worth(self) -> float:
-        """Precision, less where it does not come back in mirrored pictures."""
-        return self.precision - MIRRORED * (self.mirrored or 0.0)
+        """Rank, less where it does not come back in mirrored pictures."""
+        return self.rank - MIRRORED * (self.mirrored or 0.0)
 
     @property
     def answered(self) -> bool:
@@ -151,7 +161,19 @@ class _Candidate:
     @cached_property
     def strain(self) -> float:
         """How far it is from a similarity, px at n = 128; 0 where a start was given."""
-        return strain(self.homography, self.view.ir.size, self.view.rgb.size) if self.free else 0.0
+        return 0.0 if self.given else strain(self.homography, self.view.ir.size, self.view.rgb.size)
+
+    @cached_property
+    def beyond(self) -> float:
+        """How far it is beyond the reach of each start that was given, px at n = 128; 0 without one."""
+        size = self.view.ir.size
+        beyond = [beyond_reach(self.homography, start, size) for start in self.given]
+        return min(*beyond, LOST) if beyond else 0.0
+
+    @property
+    def toll(self) -> float:
+        """Log precision that it has to make up for that."""
+        return min(BEYOND * self.beyond, MOST_BEYOND)
 
     @cached_property
     def seen(self) -> tuple[Tensor, Tensor | None]:
@@ -165,7 +187,7 @@ class _Candidate:
         steps = [(x * r, y * r) for r in ASIDE for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
         moves[:, :2, 2] = torch.tensor(steps, dtype=torch.float64) * torch.tensor([width, height]) / SIZE
         return [
-            _Candidate(self.view, self.free, self.homography @ move, flip=self.flip, decoy=self.decoy)
+            _Candidate(self.view, self.given, self.homography @ move, flip=self.flip, decoy=self.decoy)
             for move in moves
         ]
 
@@ -194,6 +216,7 @@ class _Candidate:
             height=height,
             lead=lead,
             strain=float(np.log1p(self.strain)),
+            beyond=float(np.log1p(self.beyond)),
             rival=self.rival,
             over_decoys=self.over_decoys,
             beats_decoys=0.0 if self.mirrored is None else float(np.tanh(self.over_decoys / BEATEN - 1)),
@@ -243,7 +266,7 @@ class _Pair:
 
     def candidate(self, placement: Tensor) -> _Candidate:
         """A start."""
-        return _Candidate(self.view, self.guess.place is None, placement)
+        return _Candidate(self.view, self.starts if self.guess.place else (), placement)
 
     def others(self) -> list[Tensor]:
         """Placements to try where the best answer is not certain."""
@@ -411,7 +434,7 @@ class Search:
         ]
         answers = iter(self._estimate(jobs, SCOUT_SIZE, quick=True))
         found = [[answer for _ in tried if (answer := next(answers))] for tried in placements]
-        return [sorted(one, key=lambda c: (c.strain > MOST_STRAIN, -c.precision)) for one in found]
+        return [sorted(one, key=lambda c: (c.strain > MOST_STRAIN, -c.rank)) for one in found]
 
     def _look(self, pairs: list[_Pair], n: int = SIZE, *, refine: bool = False, compare: bool = True) -> None:
         """Look through the best placement so far, from where the model starts or from the placement."""
@@ -451,7 +474,7 @@ class Search:
         leads = []
         for place, tried in zip(places, starts, strict=True):
             apart = [place]
-            for one in sorted(filter(None, islice(answers, len(tried))), key=lambda c: -c.precision):
+            for one in sorted(filter(None, islice(answers, len(tried))), key=lambda c: -c.rank):
                 if all(_distance(other, one) > ALIKE for other in apart):
                     apart.append(one)
             leads.append(apart[1 : plan.aside + 1])

@@ -55,6 +55,9 @@ class Evidence:
     strain
         Log of 1 and how far the answer is from a similarity, see :func:`homoreg.priors.strain`; 0 where the
         caller gave a start, which may be of any shape.
+    beyond
+        Log of 1 and how far the answer is beyond the reach of the start that the caller gave, see
+        :func:`homoreg.priors.beyond_reach`; 0 without one.
     rival
         Confidence of the best answer elsewhere in frames of the same size, over that of the best anywhere; 0
         where none was looked for.
@@ -77,6 +80,7 @@ class Evidence:
     height: float = 0.0
     lead: float = 0.0
     strain: float = 0.0
+    beyond: float = 0.0
     rival: float = 0.0
     over_decoys: float = 0.0
     beats_decoys: float = 0.0
@@ -114,6 +118,7 @@ class Trust:
     confidence_height: float = 0.5
     confidence_lead: float = 0.5
     confidence_strain: float = 0.0
+    confidence_beyond: float = 0.0
     confidence_rival: float = -1.0
     confidence_over_decoys: float = 0.0
     confidence_beats_decoys: float = 0.0
@@ -127,6 +132,7 @@ class Trust:
     error_height: float = 0.0
     error_lead: float = -0.2
     error_strain: float = 0.0
+    error_beyond: float = 0.0
     error_rival: float = 0.5
     error_over_decoys: float = 0.0
     error_beats_decoys: float = 0.0
