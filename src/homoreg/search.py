@@ -565,7 +565,10 @@ class Search:
         for first in range(0, len(jobs), chunk):
             part = jobs[first : first + chunk]
             shown = [job.frames(n) for job in part]
-            template = torch.cat([one for one, _, _ in shown]).to(self.device)
+            if all((job.view, job.flip) == (part[0].view, part[0].flip) for job in part):
+                template = shown[0][0].to(self.device).expand(len(part), -1, -1, -1)
+            else:
+                template = torch.cat([one for one, _, _ in shown]).to(self.device)
             search = torch.cat([one for _, one, _ in shown]).to(self.device)
             valid = _joined([one for _, _, one in shown], n, self.device)
             initial = self._initial(template, search, refine=refine)

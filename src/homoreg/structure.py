@@ -44,16 +44,13 @@ def edge_agreement(template: Floats, search: Floats) -> tuple[float, float]:
     size, middle = n // _TILES, n // 4
     side = size + 2 * _REACH
     inner, outer = _direction_products(template), _direction_products(search)
-    starts = [(y, x) for y in range(0, size * _TILES, size) for x in range(0, size * _TILES, size)]
-    parts = np.zeros((len(starts), 3, side, side), np.float32)
-    around = np.empty_like(parts)
-    for k, (y, x) in enumerate(starts):
-        parts[k, :, :size, :size] = inner[:, y : y + size, x : x + size]
-        top, left = y + middle - _REACH, x + middle - _REACH
-        around[k] = outer[:, top : top + side, left : left + side]
-    # Correlation by Fourier transforms; the shifts kept are those at which nothing wraps around.
-    product = (np.conj(np.fft.rfft2(parts)) * np.fft.rfft2(around)).sum(axis=1)
-    agreement = np.fft.irfft2(product, s=(side, side))[:, : 2 * _REACH + 1, : 2 * _REACH + 1]
+    parts = []
+    for y in range(0, size * _TILES, size):
+        for x in range(0, size * _TILES, size):
+            top, left = y + middle - _REACH, x + middle - _REACH
+            around = outer[top : top + side, left : left + side]
+            parts.append(cv2.matchTemplate(around, inner[y : y + size, x : x + size], cv2.TM_CCORR))
+    agreement = np.stack(parts)
     mean = agreement.mean(axis=(1, 2), keepdims=True)
     deviation = agreement.std(axis=(1, 2), keepdims=True)
     score = (agreement - mean) / (deviation + 1e-6)
@@ -63,10 +60,13 @@ def edge_agreement(template: Floats, search: Floats) -> tuple[float, float]:
 
 
 def _direction_products(image: Floats) -> Floats:
-    """Three products of the soft unit gradient whose scalar product is that of gradients, squared."""
+    """Three products of the soft unit gradient; their scalar product is that of gradients, squared.
+
+    Shape (H, W, 3).
+    """
     smooth = cv2.GaussianBlur(image, (0, 0), _BLUR)
     x, y = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     softness = float(np.median(np.hypot(x, y))) + 1e-4
     square = x * x + y * y + softness * softness
-    products = np.stack([x * x, y * y, np.float32(2**0.5) * x * y]) / square
+    products = np.stack([x * x, y * y, np.float32(2**0.5) * x * y], axis=-1) / square[..., None]
     return np.asarray(products, np.float32)

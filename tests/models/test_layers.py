@@ -18,6 +18,7 @@ from homoreg.models.layers import (
     resize,
     sine_encoding,
     standardize,
+    unit_length,
 )
 
 
@@ -230,3 +231,21 @@ def test_in_evaluation_the_regressor_sees_each_member_alone() -> None:
     assert not torch.allclose(net(images)[0], net(images[:1])[0], atol=1e-4)
     net.eval()
     torch.testing.assert_close(net(images)[0], net(images[:1])[0])
+
+
+# --- unit_length -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_cell_has_unit_length(layout: torch.memory_format) -> None:
+    x = 50 * noise(2, 5, 3, 4)
+    actual = unit_length(x.contiguous(memory_format=layout))
+    torch.testing.assert_close(actual, F.normalize(x, dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_cells_that_are_zero_stay_zero(dtype: torch.dtype) -> None:
+    x = torch.zeros(1, 3, 1, 2, dtype=dtype)
+    x[..., 1] = 2
+    expected = torch.tensor([0, 3**-0.5], dtype=dtype).expand(1, 3, 1, 2)
+    torch.testing.assert_close(unit_length(x), expected)

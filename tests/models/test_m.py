@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from homoreg.errors import ConfigError, InputError
@@ -20,7 +21,7 @@ from homoreg.geometry import (
     transform_points,
 )
 from homoreg.models import M, MConfig, build, save_weights
-from homoreg.models.m import STRIDES, FlowStep, FrameContext, Refiner, _prepare
+from homoreg.models.m import CONTRAST_WINDOW, STRIDES, FlowStep, FrameContext, Refiner, _mean_around, _prepare
 from homoreg.models.storage import load_state
 from tests.models.contract import corners_of, pairs, tiny
 
@@ -303,6 +304,33 @@ def test_local_contrast_does_not_depend_on_the_range() -> None:
     assert (plain[3] - hidden[3]).abs().max() < 0.25 * plain[3].abs().max()
     assert plain[0].std() > 3 * hidden[0].std(), "the standardized values do depend on it"
     assert _prepare(torch.full((1, 3, 64, 64), 0.4)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 23), (9, 70)])
+def test_means_are_those_of_the_window_within_the_image(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    window, pad = (CONTRAST_WINDOW, CONTRAST_WINDOW), CONTRAST_WINDOW // 2
+    expected = F.avg_pool2d(x, window, stride=1, padding=pad, count_include_pad=False)
+    torch.testing.assert_close(_mean_around(x), expected)
+
+
+@torch.no_grad()
+def test_a_template_for_all_is_encoded_once(
+    model: M, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, search = images
+    encoded = []
+    forward = model.encoder.forward
+
+    def noted(image: Tensor, side: str, levels: int) -> list[Tensor]:
+        encoded.append((side, len(image)))
+        return forward(image, side, levels)
+
+    monkeypatch.setattr(model.encoder, "forward", noted)
+    shared = model(template[:1].expand(2, -1, -1, -1), search)
+    repeated = model(template[:1].repeat(2, 1, 1, 1), search)
+    assert encoded == [("infrared", 1), ("rgb", 2), ("infrared", 2), ("rgb", 2)]
+    torch.testing.assert_close(shared.homography, repeated.homography, atol=1e-3, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -102,11 +102,9 @@ def transform_points(homography: Tensor, points: Tensor) -> Tensor:
         If the matrices are not 3x3.
     """
     _check_matrix(homography)
-    x, y = points[..., 0], points[..., 1]
-    h = homography.flatten(-2).unsqueeze(-2)
-    u = h[..., 0] * x + h[..., 1] * y + h[..., 2]
-    v = h[..., 3] * x + h[..., 4] * y + h[..., 5]
-    w = h[..., 6] * x + h[..., 7] * y + h[..., 8]
+    x, y = (coordinate.unsqueeze(-2) for coordinate in points.unbind(-1))
+    a, b, c = (column.unsqueeze(-1) for column in homography.unbind(-1))
+    u, v, w = (a * x + b * y + c).unbind(-2)
     return torch.stack([u / w, v / w], dim=-1)
 
 

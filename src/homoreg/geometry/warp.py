@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,10 +49,17 @@ def cell_centres(height: int, width: int, stride: int, like: Tensor) -> Tensor:
     Tensor
         Shape (height * width, 2), as (x, y), in reading order.
     """
-    offset = (stride - 1) / 2
-    x = torch.arange(width, dtype=like.dtype, device=like.device) * stride + offset
-    y = torch.arange(height, dtype=like.dtype, device=like.device) * stride + offset
-    return torch.stack([x.expand(height, -1), y.unsqueeze(1).expand(-1, width)], dim=-1).reshape(-1, 2)
+    return _centres(height, width, stride, like.dtype, like.device).clone()
+
+
+@lru_cache(maxsize=64)
+def _centres(height: int, width: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(mode=False):
+        offset = (stride - 1) / 2
+        x = torch.arange(width, dtype=dtype, device=device) * stride + offset
+        y = torch.arange(height, dtype=dtype, device=device) * stride + offset
+        grid = torch.stack([x.expand(height, -1), y.unsqueeze(1).expand(-1, width)], dim=-1)
+        return grid.reshape(-1, 2)
 
 
 def pull(

@@ -22,6 +22,7 @@ __all__ = [
     "resize",
     "sine_encoding",
     "standardize",
+    "unit_length",
 ]
 
 PIECE = 16  # cells of a row that are correlated together
@@ -266,3 +267,13 @@ def standardize(image: Tensor, *, floor: float = 0.02) -> Tensor:
     # The root's gradient is infinite at zero.
     deviation = ((image - mean).square().mean(dim=(-2, -1), keepdim=True) + 1e-12).sqrt()
     return (image - mean) / (deviation + floor)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Scale the channels of each cell of (B, C, H, W) to length 1; of a cell that is zero they stay zero.
+
+    As :func:`torch.nn.functional.normalize` does, whose norm takes many times as long on a CPU where the
+    channels are not laid out last.
+    """
+    least = max(1e-24, torch.finfo(x.dtype).tiny)
+    return x * x.square().sum(dim=1, keepdim=True).clamp_min(least).rsqrt()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -47,12 +48,13 @@ from homoreg.models.layers import (
     local_correlation,
     sine_encoding,
     standardize,
+    unit_length,
 )
 
 __all__ = ["FlowStep", "Guide", "M", "MConfig"]
 
 STRIDES = (8, 4, 2)
-CONTRAST_WINDOW = 17  # px: side of the neighbourhood that sets the local contrast
+CONTRAST_WINDOW = 17  # px: side of the neighbourhood that sets the local contrast; 1 and a power of two
 CONTRAST_FLOOR = 0.01  # deviation, in images of [0, 1], under which contrast counts as noise
 CONTEXT_GRID = 8  # patches a side between which the refiners' attention goes
 CONTEXT_HEADS = 4
@@ -144,14 +146,18 @@ class Encoder(nn.Module):
         self.up4 = nn.Conv2d(w8, w4, 1)
         self.up2 = nn.Conv2d(w4, w2, 1)
 
-    def forward(self, image: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (B, 3, n, n) to feature maps at 1/8, 1/4 and 1/2."""
+    def forward(self, image: Tensor, side: str, levels: int = len(STRIDES)) -> list[Tensor]:
+        """Map (B, 3, n, n) to feature maps at 1/8, 1/4 and 1/2, or at the first so many of these."""
         f2 = self.stems[side](_prepare(image))
         f4 = self.down4(f2)
         f8 = self.down8(f4)
-        f4 = self.head4(f4) + _double(self.up4(f8))
-        f2 = self.head2(f2 + _double(self.up2(f4)))
-        return self.head8(f8), f4, f2
+        maps = [self.head8(f8)]
+        if levels > 1:
+            f4 = self.head4(f4) + _double(self.up4(f8))
+            maps.append(f4)
+        if levels > 2:
+            maps.append(self.head2(f2 + _double(self.up2(f4))))
+        return maps
 
 
 def _prepare(image: Tensor) -> Tensor:
@@ -170,9 +176,18 @@ def _prepare(image: Tensor) -> Tensor:
 def _mean_around(x: Tensor) -> Tensor:
     """Mean over the window around each pixel of (B, 1, H, W), as far as it lies in the image."""
     radius = CONTRAST_WINDOW // 2
-    for size in ((CONTRAST_WINDOW, 1), (1, CONTRAST_WINDOW)):
-        pad = (radius, 0) if size[1] == 1 else (0, radius)
-        x = F.avg_pool2d(x, size, stride=1, padding=pad, count_include_pad=False)
+    for axis in (-1, -2):
+        side = x.shape[axis]
+        padded = F.pad(x, (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius))
+        total, width = padded, 1
+        while width < 2 * radius:  # sums over windows twice as wide, by one addition
+            places = total.shape[axis] - width
+            total = total.narrow(axis, 0, places) + total.narrow(axis, width, places)
+            width *= 2
+        total = total.narrow(axis, 0, side) + padded.narrow(axis, 2 * radius, side)
+        place = torch.arange(side, dtype=x.dtype, device=x.device)
+        count = (place + radius).clamp(max=side - 1) - (place - radius).clamp(min=0) + 1
+        x = total / (count if axis == -1 else count.unsqueeze(1))
     return x
 
 
@@ -218,15 +233,23 @@ class FrameContext(nn.Module):
         batch, channels, height, width = x.shape
         side = CONTEXT_GRID * max(1, round(width / self.cells))
         tokens = F.adaptive_avg_pool2d(x, side).flatten(2).transpose(1, 2)
-        places = cell_centres(side, side, 1, x.float()) / side
-        tokens = tokens + sine_encoding(places, channels).to(tokens.dtype)
+        tokens = tokens + _patch_code(side, channels, tokens.dtype, tokens.device)
         for layer in self.layers:
             tokens = layer(tokens, tokens)
         grid = tokens.transpose(1, 2).reshape(batch, channels, side, side)
-        spread = F.interpolate(self.spread(grid), size=(height, width), mode="bilinear", align_corners=False)
-        x = x + spread.contiguous(memory_format=torch.channels_last)
+        # Channels last before it grows: that is how x lies, and on a CPU it grows ten times as fast.
+        spread = self.spread(grid).contiguous(memory_format=torch.channels_last)
+        x = x + F.interpolate(spread, size=(height, width), mode="bilinear", align_corners=False)
         mixed: Tensor = x + self.mix(x)
         return mixed
+
+
+@lru_cache(maxsize=64)
+def _patch_code(side: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Position encoding of ``side`` x ``side`` patches, (N, C)."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        places = cell_centres(side, side, 1, torch.empty(0, device=device)) / side
+        return sine_encoding(places, channels).to(dtype)
 
 
 class Refiner(nn.Module):
@@ -260,11 +283,14 @@ class Refiner(nn.Module):
         counted = mask
         if share is not None:
             counted = mask & (pull(share, homography, (height, width), stride=self.stride)[0] > 0.5)
-        correlation = local_correlation(
-            F.normalize(template, dim=1), F.normalize(pulled, dim=1), self.radius
-        ).contiguous(memory_format=torch.channels_last)
-        seen = self.net[:-1](torch.cat([3 * correlation, template], dim=1))
-        out = self.net[-1](self.context(seen)).float()
+        correlation = local_correlation(unit_length(template), unit_length(pulled), self.radius).contiguous(
+            memory_format=torch.channels_last
+        )
+        seen = torch.cat([3 * correlation, template], dim=1)
+        *layers, last = self.net
+        for layer in layers:
+            seen = layer(seen)
+        out = last(self.context(seen)).float()
         shift = cell_centres(2 * self.radius + 1, 2 * self.radius + 1, 1, out) - self.radius
         weights = torch.softmax(correlation.float() * self.log_sharpness.exp(), dim=1)
         with _no_autocast(out):
@@ -362,7 +388,7 @@ class M(HomographyModel):
         Parameters
         ----------
         template
-            Shape (B, 3, n, n), in [0, 1], infrared.
+            Shape (B, 3, n, n), in [0, 1], infrared. One that is expanded over the batch is encoded once.
         search
             Shape (B, 3, 3n/2, 3n/2), in [0, 1], RGB.
         initial
@@ -401,8 +427,11 @@ class M(HomographyModel):
             raise InputError(f"steps are {steps}; expected three counts, for 1/8, 1/4 and 1/2")
         self.check_initial(initial, len(template))
         self.check_valid(valid, len(template), n)
-        infrared = self.encoder(template, "infrared")
-        rgb = self.encoder(search, "rgb")
+        different = template[:1] if template.stride(0) == 0 else template
+        levels = max((level for level, count in enumerate(steps, 1) if count), default=1)
+        maps = self.encoder(different, "infrared", levels)
+        infrared = [one.expand(len(template), -1, -1, -1) for one in maps]
+        rgb = self.encoder(search, "rgb", levels)
         details: dict[str, object] = {}
         if initial is None:
             scores = self._match(infrared[0], rgb[0])
