@@ -17,6 +17,7 @@ from homoreg.geometry import (
     pull,
     transform_points,
 )
+from homoreg.geometry.warp import _kept_centres
 from tests.geometry.maps import double, quick, random_maps, shift
 
 EYE = torch.eye(3, dtype=torch.float64)
@@ -50,6 +51,17 @@ def test_cells_are_centred_between_their_pixels() -> None:
     pixels = pixel_grid(8, 8, DOUBLE).T.reshape(1, 2, 8, 8)
     means = F.avg_pool2d(pixels, 4).flatten(2)[0].T
     torch.testing.assert_close(cell_centres(2, 2, 4, DOUBLE), means)
+
+
+def test_a_grid_that_the_caller_changes_is_his_own() -> None:
+    cell_centres(4, 4, 2, DOUBLE).zero_()
+    assert cell_centres(4, 4, 2, DOUBLE)[-1].tolist() == [6.5, 6.5]
+
+
+def test_grids_of_whole_pictures_are_not_kept() -> None:
+    before = _kept_centres.cache_info()
+    assert cell_centres(480, 640, 1, DOUBLE)[-1].tolist() == [639, 479]
+    assert _kept_centres.cache_info() == before
 
 
 # --- pull --------------------------------------------------------------------------------------------------

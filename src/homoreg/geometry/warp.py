@@ -13,6 +13,8 @@ from homoreg.geometry.homography import transform_points
 
 __all__ = ["cell_centres", "fill_outside", "pixel_grid", "pull"]
 
+_MOST_KEPT = 2**16  # cells of a grid that is kept: those of whole pictures would fill the memory
+
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
     """Pixel centres of a frame in reading order.
@@ -49,17 +51,22 @@ def cell_centres(height: int, width: int, stride: int, like: Tensor) -> Tensor:
     Tensor
         Shape (height * width, 2), as (x, y), in reading order.
     """
-    return _centres(height, width, stride, like.dtype, like.device).clone()
+    if height * width > _MOST_KEPT:
+        return _centres(height, width, stride, like.dtype, like.device)
+    return _kept_centres(height, width, stride, like.dtype, like.device).clone()
+
+
+def _centres(height: int, width: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    offset = (stride - 1) / 2
+    x = torch.arange(width, dtype=dtype, device=device) * stride + offset
+    y = torch.arange(height, dtype=dtype, device=device) * stride + offset
+    return torch.stack([x.expand(height, -1), y.unsqueeze(1).expand(-1, width)], dim=-1).reshape(-1, 2)
 
 
 @lru_cache(maxsize=64)
-def _centres(height: int, width: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _kept_centres(height: int, width: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(mode=False):
-        offset = (stride - 1) / 2
-        x = torch.arange(width, dtype=dtype, device=device) * stride + offset
-        y = torch.arange(height, dtype=dtype, device=device) * stride + offset
-        grid = torch.stack([x.expand(height, -1), y.unsqueeze(1).expand(-1, width)], dim=-1)
-        return grid.reshape(-1, 2)
+        return _centres(height, width, stride, dtype, device)
 
 
 def pull(
